@@ -25,7 +25,7 @@ from stl_deploy.integers.fan_in import (
     kept,
     sent_elsewhere,
 )
-from stl_deploy.integers.fields import describe_field, in_order, refusal, refuse, unread
+from stl_deploy.integers.fields import describe_field, in_order, refusal, refuse, together, unread
 from stl_deploy.passes import merge_pools
 
 READ = ("decay", "threshold", "gain", "offset", "compare")
@@ -57,12 +57,6 @@ def check_kind(node: Node) -> None:
             refuse(node, "asymmetric-padding", f"padding {node.padding}", "netx pads both sides alike; pad the input")
     elif isinstance(node, Linear) and len(node.input_shape) != 1:
         refuse(node, "linear-over-axes", f"its input is {list(node.input_shape)}", "flatten before a Linear")
-
-
-def check_neuron(neuron: Neuron) -> None:
-    """Raise UnsupportedError for neurons that netx's are not."""
-    for error in neuron_refusals(neuron):
-        raise error
 
 
 def neuron_refusals(neuron: Neuron) -> Iterator[UnsupportedError]:
@@ -101,6 +95,12 @@ def field_refusals(neuron: Neuron, read: Collection[str]) -> Iterator[Unsupporte
             yield refusal(neuron, "soft-reset", reason, "Loihi resets to 0; train with hard reset")
         else:
             yield refusal(neuron, *describe_field(name), _REMEDIES.get(name, "use a neuron without it"))
+
+
+def require_trainable(program: Program) -> None:
+    """Raise UnsupportedError with everything that keeps a network from training in integers."""
+    if errors := untrainable(program):
+        raise together(errors)
 
 
 def untrainable(program: Program) -> list[UnsupportedError]:
@@ -146,27 +146,14 @@ def _fan_in_refusals(program: Program, neuron: Neuron, known: dict[str, Value]) 
             _require_weights_alone(program, neuron, paths)
         for leaf in paths.leaves:
             with kept(errors):
-                _synapse(program, neuron, leaf)
+                _require_weights(program, neuron, leaf)
     return errors
-
-
-def require_no_loop(program: Program) -> None:
-    """Raise UnsupportedError for a node that reads the step before."""
-    for node in program.nodes:
-        if (late := _late(node)) is not None:
-            raise late
 
 
 def _late(node: Node) -> UnsupportedError | None:
     if any(source.delay for source in node.operands):
         return refusal(node, "recurrent", "it reads the step before", "train without recurrence")
     return None
-
-
-def trainable_synapses(program: Program, neuron: Neuron, paths: FanIn) -> list[Linear | Conv]:
-    """Return the layers of weights that reach a population; raise UnsupportedError for other inputs."""
-    _require_weights_alone(program, neuron, paths)
-    return [_synapse(program, neuron, leaf) for leaf in paths.leaves]
 
 
 def _require_weights_alone(program: Program, neuron: Neuron, paths: FanIn) -> None:
@@ -189,7 +176,7 @@ def _by_merging(program: Program) -> str:
     return f", or merge pools into weights: {how}"
 
 
-def _synapse(program: Program, neuron: Neuron, leaf: WeightedPath) -> Linear | Conv:
+def _require_weights(program: Program, neuron: Neuron, leaf: WeightedPath) -> None:
     node = leaf.node
     if not isinstance(node, Linear | Conv):
         own = "a Linear" if len(neuron.shape) == 1 else "a convolution of kernel 1"
@@ -202,4 +189,3 @@ def _synapse(program: Program, neuron: Neuron, leaf: WeightedPath) -> Linear | C
     if math.frexp(leaf.unit)[0] != 0.5:
         reason = f"its inputs are multiples of {leaf.unit:.4g}, not of a power of two"
         refuse(node, "pool-size", reason, f"use sum pooling, or windows of 2x2 or 4x4{_by_merging(program)}")
-    return node

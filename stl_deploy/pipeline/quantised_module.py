@@ -12,14 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stl_deploy._util.caller import warn_caller
-from stl_deploy.errors import InputError, UnsupportedError
+from stl_deploy.errors import InputError
 from stl_deploy.exporters.netx.chain import refusals
-from stl_deploy.graph.check import NIR_NODES, refused
 from stl_deploy.graph.exact import input_grid, round_to_grid
 from stl_deploy.graph.program import CAPTURED, Program
 from stl_deploy.graph.run import NetworkInput
-from stl_deploy.integers.fields import together
-from stl_deploy.integers.lava_layers import untrainable
 from stl_deploy.integers.qat.graph import QuantisedGraph
 from stl_deploy.integers.scales import WEIGHT_TOP
 from stl_deploy.pipeline.fold import fold_layers
@@ -43,19 +40,11 @@ class QuantisedModule(QuantisedGraph, Generic[G]):
     def __init__(
         self, program: Program, x: NDArray[Any], sample: NetworkInput | None, to_graph: Callable[[Program], G]
     ) -> None:
-        untaken = [*refused(program, NIR_NODES, "training in integers")]
-        if untaken:
-            raise together(untaken)
         grid = input_grid(program.metadata)
         if grid is None and not np.array_equal(x, np.round(x)):
             raise _no_integers()
         given = x if grid is None else round_to_grid(np.asarray(x, np.float64), grid.fraction_bits)
-        try:
-            super().__init__(program, given, host=not refusals(program))
-        except UnsupportedError as error:
-            errors = untrainable(program)
-            named = any(each.node == error.node for each in errors)
-            raise together(errors if named else [error, *errors]) from None
+        super().__init__(program, given, host=not refusals(program))
         if self.weight_top < WEIGHT_TOP:
             warn_caller(
                 f"quantised: its weights are integers up to {self.weight_top}, so that sums of this input fit into "

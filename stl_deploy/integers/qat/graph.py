@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stl_deploy.errors import InputError, UnsupportedError
-from stl_deploy.graph.program import DT, Conv, Input, Linear, Neuron, Node, Output, Pool, Program, is_spike_max_pool
-from stl_deploy.integers.lava_layers import check_kind
+from stl_deploy.graph.program import DT, Conv, Linear, Neuron, Node, Pool, Program, is_spike_max_pool
+from stl_deploy.integers.lava_layers import require_trainable
 from stl_deploy.integers.net import LOIHI, WIDE
 from stl_deploy.integers.per_pixel import average_thresholds
 from stl_deploy.integers.qat.fake_quant import LoihiLIF, WholeSynapse
@@ -50,6 +50,7 @@ class QuantisedGraph(ProgramModule):
     """
 
     def __init__(self, program: Program, calibration: NDArray[Any], *, host: bool = False) -> None:
+        require_trainable(program)
         program = average_thresholds(program)
         layers: dict[str, nn.Module] = {}
         for node in program.nodes:
@@ -58,10 +59,8 @@ class QuantisedGraph(ProgramModule):
                     layers[node.name] = _MaxPool(program.by_name[node.operands[0].node])
                 else:
                     layers[node.name] = LIF(node.shape) if node.spiking else LI(node.shape)
-            elif not isinstance(node, Input | Output):
-                check_kind(node)
-                if isinstance(node, Linear | Conv):
-                    layers[node.name] = _like(node)
+            elif isinstance(node, Linear | Conv):
+                layers[node.name] = _like(node)
         self.beyond_loihi: UnsupportedError | None = None
         chosen: tuple[IntegerModel, int] | None = None
         if host:

@@ -32,7 +32,6 @@ from stl_deploy.graph.program import Conv, Doubles, Input, Linear, Neuron, Node,
 from stl_deploy.integers.fan_in import Value, fan_in, values
 from stl_deploy.integers.fields import refuse
 from stl_deploy.integers.graph import ConvNode, DenseNode, IntegerGraph, IntegerLIF
-from stl_deploy.integers.lava_layers import check_neuron, require_no_loop, trainable_synapses
 from stl_deploy.integers.net import DECAY_ONE
 from stl_deploy.integers.qat.fake_quant import LoihiLIF, WholeReadout, WholeSynapse
 from stl_deploy.integers.quantise import IntegerModel
@@ -62,10 +61,10 @@ def quantise_layers(
     layers: by the program's names, linear and conv layers, a LIF for each population, a LI for neurons without
     threshold; start: the program in integers, one threshold per population. The input stays real; the first synapse
     rounds it to the grid. host: readouts stay real, for the host computes them. weight_top: the largest weight.
-    Raises UnsupportedError for what integers may hold, but not these layers.
+    The program is trainable (`stl_deploy.integers.lava_layers.require_trainable`). Raises UnsupportedError for readouts
+    that integers do not hold.
     """
     known = values(program, start.graph.input.scale)
-    require_no_loop(program)
     for neuron in program.spiking:
         if not is_spike_max_pool(program, neuron):
             _quantise_population(layers, program, neuron, known, start, weight_top)
@@ -121,15 +120,14 @@ def _whole(numbers: Tensor) -> NDArray[np.int64]:
 def _quantise_population(
     layers: Layers, program: Program, neuron: Neuron, known: dict[str, Value], start: IntegerModel, weight_top: int
 ) -> None:
-    check_neuron(neuron)
     paths = fan_in(program, neuron, known)
-    synapses = trainable_synapses(program, neuron, paths)
     real = real_population(neuron, real_weights(paths, neuron), split_biases(paths, neuron)[0])
     population, rows = start.graph.by_name[neuron.name], start.row_scales[neuron.name]
     assert isinstance(population, IntegerLIF)
     threshold = max(1, int(population.neuron.threshold))
     unit, first = 2.0 ** round(math.log2(threshold)), None
-    for node, leaf, weight in zip(synapses, paths.leaves, real.weights, strict=True):
+    for leaf, weight in zip(paths.leaves, real.weights, strict=True):
+        node = leaf.node
         like = layers[node.name]
         assert isinstance(like, nn.Linear | nn.Conv2d)
         bias = np.zeros(len(rows)) if real.bias is None else real.bias * rows / threshold
