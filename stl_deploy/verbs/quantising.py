@@ -44,7 +44,6 @@ from stl_deploy.graph.compare import FiringRates, Tally
 from stl_deploy.graph.exact import input_scale
 from stl_deploy.graph.readout import accuracy
 from stl_deploy.graph.run import Result
-from stl_deploy.integers.lava_layers import require_trainable
 from stl_deploy.integers.net import LOIHI, WIDE
 from stl_deploy.integers.per_pixel import average_thresholds, per_pixel
 from stl_deploy.integers.qat.network import quantised_network, require_same_integers, whole_config, whole_state
@@ -186,7 +185,6 @@ def before_training(
 
 def _begin(folded: FoldedRun, calibration: NDArray[Any], weight_bits: int) -> Network:
     """Replace layers of the folded network by rounding ones; done before all long work, since it may be refused."""
-    require_trainable(folded.program)
     program = average_thresholds(folded.program)
     host, top = not refusals(program), 2 ** (weight_bits - 1) - 1
     start = choose(program, calibration, "folded", LOIHI if host else WIDE, top)

@@ -32,6 +32,7 @@ from stl_deploy.graph.program import Conv, Doubles, Input, Linear, Neuron, Node,
 from stl_deploy.integers.fan_in import Value, fan_in, values
 from stl_deploy.integers.fields import refuse
 from stl_deploy.integers.graph import ConvNode, DenseNode, IntegerGraph, IntegerLIF
+from stl_deploy.integers.lava_layers import require_trainable
 from stl_deploy.integers.net import DECAY_ONE
 from stl_deploy.integers.qat.fake_quant import LoihiLIF, WholeReadout, WholeSynapse
 from stl_deploy.integers.quantise import IntegerModel
@@ -48,7 +49,11 @@ Layers = MutableMapping[str, nn.Module] | nn.ModuleDict
 def quantised_network(
     folded: Network, program: Program, start: IntegerModel, *, host: bool, weight_top: int = WEIGHT_TOP
 ) -> Network:
-    """Replace the layers of ``folded`` in place, as `quantise_layers` does; program: the graph of ``folded``."""
+    """Replace the layers of ``folded`` in place, as `quantise_layers` does; program: the graph of ``folded``.
+
+    Raises UnsupportedError for what does not train in integers.
+    """
+    require_trainable(program)
     quantise_layers(folded.layers, program, start, host=host, weight_top=weight_top)
     return folded
 
