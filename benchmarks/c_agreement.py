@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from stl_deploy._util.console import Console
 from stl_deploy._util.files import write_text
 from stl_deploy.errors import UnsupportedError
-from stl_deploy.exporters.c.target import CFormat, COptions, read_folder
+from stl_deploy.exporters.c.options import COptions
+from stl_deploy.exporters.c.target import CFormat, read_folder
 from stl_deploy.exporters.nir.file import read_nir
 from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.graph.program import Program

@@ -36,7 +36,8 @@ from benchmarks.timing import QUIET
 from stl_deploy._util.files import read_input, whole_file, write_npz, write_text
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.exporters.c.compiler import find_compiler, run_program
-from stl_deploy.exporters.c.target import CFormat, COptions, read_folder
+from stl_deploy.exporters.c.options import COptions
+from stl_deploy.exporters.c.target import CFormat, read_folder
 from stl_deploy.exporters.nir.file import read_nir
 from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.exporters.onnx.export import export_onnx

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import get_args
 
 from stl_deploy._util.files import read_input
+from stl_deploy.exporters.c.options import COptions
 from stl_deploy.exporters.c.packages import Package
-from stl_deploy.exporters.c.target import CFormat, COptions
+from stl_deploy.exporters.c.target import CFormat
 from stl_deploy.exporters.nir.file import read_nir
 from stl_deploy.exporters.nir.lower import lower
 

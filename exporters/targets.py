@@ -191,6 +191,20 @@ class ChecksFor(Protocol):
 
 
 @runtime_checkable
+class HasForms(Protocol):
+    """A Format in whose place another stands where the user's options say so."""
+
+    def form(self, given: Mapping[str, Any]) -> Format:
+        """Return the Format for these options."""
+        ...
+
+
+def form_of(target: Format, given: Mapping[str, Any]) -> Format:
+    """Return a Format as the user's options want it."""
+    return target.form(given) if isinstance(target, HasForms) else target
+
+
+@runtime_checkable
 class ListsLayers(Protocol):
     """A Format whose artifacts list their layers."""
 

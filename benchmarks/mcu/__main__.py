@@ -23,9 +23,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy._util.files import read_input, write_text
-from stl_deploy.exporters.c.target import POTENTIALS, CFormat, COptions, read_folder
+from stl_deploy.exporters.c.floats.target import CFloats, CFloatsFormat
+from stl_deploy.exporters.c.options import POTENTIALS, COptions
+from stl_deploy.exporters.c.target import CFormat, read_folder
 from stl_deploy.exporters.nir.file import read_nir
 from stl_deploy.exporters.nir.lower import lower
+from stl_deploy.graph.program import Program
 from stl_deploy.integers.real_weights import to_integers
 from stl_deploy.integers.simulate import simulate
 
@@ -44,7 +47,7 @@ class Board:
     tools: str = "arm-none-eabi"
     emulator: str = "qemu-system-arm"
     script: str = "board.ld"
-    link: tuple[str, ...] = ("-specs=nosys.specs",)
+    link: tuple[str, ...] = ("-specs=nosys.specs", "-lm")
     options: tuple[str, ...] = ()
     tick: int = 40
 
@@ -58,18 +61,20 @@ class Board:
         return None
 
 
-def _arm(machine: str, cpu: str, timer: str = "0x40000000", **more: Any) -> Board:
-    return Board(machine, (f"-mcpu={cpu}", "-mthumb", f"-DTIMER={timer}"), **more)
+def _arm(machine: str, cpu: str, timer: str = "0x40000000", unit: str = "", **more: Any) -> Board:
+    """unit: of floats."""
+    floats = (f"-mfpu={unit}", "-mfloat-abi=hard") if unit else ()
+    return Board(machine, (f"-mcpu={cpu}", "-mthumb", f"-DTIMER={timer}", *floats), **more)
 
 
-def _riscv(isa: str) -> Board:
+def _riscv(isa: str, abi: str = "ilp32") -> Board:
     return Board(
         "virt",
-        (f"-march={isa}_zicsr", "-mabi=ilp32", "-specs=picolibc.specs"),
+        (f"-march={isa}_zicsr", f"-mabi={abi}", "-specs=picolibc.specs"),
         tools="riscv64-unknown-elf",
         emulator="qemu-system-riscv32",
         script="riscv.ld",
-        link=("-Wl,--no-relax", "-nostdlib", "-lc", "-lgcc"),
+        link=("-Wl,--no-relax", "-nostdlib", "-lm", "-lc", "-lgcc"),
         options=("-bios", "none"),
         tick=1,
     )
@@ -89,6 +94,13 @@ BOARDS = {
     "RV32IMC": _riscv("rv32imc"),
     "RV32IC": _riscv("rv32ic"),
 }
+FLOAT_BOARDS = {
+    "Cortex-M4F": _arm("mps2-an386", "cortex-m4", unit="fpv4-sp-d16"),
+    "Cortex-M7F": _arm("mps2-an500", "cortex-m7", unit="fpv5-sp-d16"),
+    "Cortex-M33F": _arm("mps2-an505", "cortex-m33", "0x50000000", "fpv5-sp-d16", script="an505.ld", tick=50),
+    "RV32IMFC": _riscv("rv32imfc", "ilp32f"),
+}
+"""Boards with a float unit, for C with float32."""
 
 
 @dataclass(frozen=True)
@@ -155,6 +167,30 @@ def measure(
     )
 
 
+def measure_floats(program: Program, x: NDArray[Any], board: str, level: str) -> Measured:
+    """Build a Program in C with float32 for a board, run ``x`` ``[T, B, *shape]``, compare y with this machine."""
+    with tempfile.TemporaryDirectory(prefix="stl-deploy-mcu-") as name:
+        place = Path(name)
+        about = CFloatsFormat().write(program, place / "c", COptions())
+        given = np.array([x.shape[1], x.shape[0]], "<i4").tobytes() + x.swapaxes(0, 1).astype("<f4").tobytes()
+        (place / "net.in").write_bytes(given)
+        code, constants = _build(place / "c", place, board, (level, "-ffp-contract=off", "-DVALUE=float"))
+        written, ticks = run_board(place, board)
+        ours = CFloats(place / "c", COptions()).run(x).y.swapaxes(0, 1)
+    theirs = np.frombuffer(written, "<f4").reshape(ours.shape)
+    return Measured(
+        board=board,
+        level=level,
+        code=code,
+        constants=constants,
+        ram=about["ram_bytes"],
+        samples=x.shape[1],
+        compared=ours.size,
+        differing=int((ours != theirs).sum()),
+        instructions=ticks * FLOAT_BOARDS[board].tick / x.shape[1],
+    )
+
+
 def _count_layers(
     folder: Path, place: Path, board: str, level: str, marks: Sequence[tuple[str, ...]]
 ) -> dict[str, float]:
@@ -167,7 +203,7 @@ def _count_layers(
 
 def _build(folder: Path, place: Path, board: str, options: Sequence[str]) -> tuple[int, int]:
     """Compile ``net.elf``; returns bytes of code and constants of the network."""
-    of = BOARDS[board]
+    of = (BOARDS | FLOAT_BOARDS)[board]
     compiler = f"{of.tools}-gcc"
     flags = ["-std=gnu99", *of.flags, "-Wall", "-Wextra", "-Werror", *options]
     flags += ["-I", str(folder)]
@@ -188,7 +224,7 @@ def _build(folder: Path, place: Path, board: str, options: Sequence[str]) -> tup
 
 def run_board(place: Path, board: str) -> tuple[bytes, int]:
     """Run a program on the board; return its output and its timer's ticks."""
-    of = BOARDS[board]
+    of = (BOARDS | FLOAT_BOARDS)[board]
     machine = ["-M", of.machine, *of.options, "-display", "none", "-serial", "none", "-monitor", "none"]
     counted = ["-icount", "shift=0,sleep=off", "-semihosting-config", "enable=on,target=native"]
     call([of.emulator, *machine, *counted, "-kernel", "net.elf"], place)

@@ -24,7 +24,8 @@ from benchmarks.mcu.__main__ import BOARDS, HERE, call, measure, run_board
 from benchmarks.mcu.int8 import INPUT_SCALE, generate, layers_of
 from stl_deploy._util.files import read_input, write_text
 from stl_deploy.data import load_dataset
-from stl_deploy.exporters.c.target import POTENTIALS, CFormat, COptions, read_folder
+from stl_deploy.exporters.c.options import POTENTIALS, COptions
+from stl_deploy.exporters.c.target import CFormat, read_folder
 from stl_deploy.exporters.nir.file import read_nir
 from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.integers.real_weights import to_integers

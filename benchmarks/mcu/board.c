@@ -1,5 +1,5 @@
 /* Runs a network on an emulated board. The host's files are reached by semihosting: net.in holds int32 B, T and
- * x [B, T, NET_INPUTS]; net.out gets y [B, T, NET_OUTPUTS] and, if recorded, the spikes of each step, then at the end
+ * x [B, T, NET_INPUTS], in int32, or with -DVALUE=float in float32, as y is then; net.out gets y [B, T, NET_OUTPUTS] and, if recorded, the spikes of each step, then at the end
  * the ticks spent in net_init and net_step as one uint32. Built with MARKS the ticks of each layer come before them, as
  * so many uint32. Nothing here is part of a network.
  * Built with AXES and AXES_UNIT, net.in holds raw samples instead, int16 [B, T, AXES]: each is encoded (axes.h), and the
@@ -8,6 +8,10 @@
 #include <string.h>
 
 #include "net.h"
+
+#ifndef VALUE
+#define VALUE int32_t
+#endif
 
 #ifdef AXES
 #include "axes.h"
@@ -116,7 +120,7 @@ void mark(int32_t layer)
 int main(void)
 {
     static net_state state;
-    static int32_t x[NET_INPUTS], y[NET_OUTPUTS];
+    static VALUE x[NET_INPUTS], y[NET_OUTPUTS];
     const int32_t in = open_file("net.in", READ_BINARY);
     const int32_t out = open_file("net.out", WRITE_BINARY);
     int32_t size[2];
@@ -189,6 +193,12 @@ void start(void)
 {
     const uint32_t *from = data_load;
 
+#ifdef __ARM_FP
+    *(volatile uint32_t *)0xe000ed88 |= 0xfu << 20; /* CPACR: the float unit is off after a reset */
+    __asm__ volatile("dsb\nisb");
+#elif defined __riscv_flen
+    __asm__ volatile("csrs mstatus, %0" : : "r"(0x2000));
+#endif
     for (uint32_t *to = data_start; to < data_end;)
         *to++ = *from++;
     for (uint32_t *to = bss_start; to < bss_end;)

@@ -18,7 +18,8 @@ from benchmarks.mcu.__main__ import BOARDS, measure
 from examples.xylo.ecg import CONFIG
 from stl_deploy.config.load import load_config
 from stl_deploy.data import load_dataset
-from stl_deploy.exporters.c.target import CFormat, COptions, read_folder
+from stl_deploy.exporters.c.options import COptions
+from stl_deploy.exporters.c.target import CFormat, read_folder
 from stl_deploy.exporters.nir.file import read_nir
 from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.integers.real_weights import to_integers

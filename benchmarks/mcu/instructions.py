@@ -20,7 +20,8 @@ from benchmarks.c_speed import network, spikes, trained
 from benchmarks.mcu.__main__ import measure, missing
 from stl_deploy._util.files import write_text
 from stl_deploy.energy.measure import measure_energy
-from stl_deploy.exporters.c.target import CFormat, COptions, read_folder
+from stl_deploy.exporters.c.options import COptions
+from stl_deploy.exporters.c.target import CFormat, read_folder
 from stl_deploy.graph.program import Program
 from stl_deploy.integers.real_weights import to_integers
 

@@ -22,7 +22,8 @@ from benchmarks.mcu.__main__ import BOARDS, HERE, call, here, missing, run_board
 from stl_deploy._util.files import write_text
 from stl_deploy.data.sensors import encode_axes
 from stl_deploy.exporters.c.compiler import find_compiler, why_none
-from stl_deploy.exporters.c.target import CFormat, COptions, read_folder
+from stl_deploy.exporters.c.options import COptions
+from stl_deploy.exporters.c.target import CFormat, read_folder
 from stl_deploy.exporters.nir.file import read_nir
 from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.integers.real_weights import to_integers

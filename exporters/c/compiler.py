@@ -38,9 +38,14 @@ def why_none() -> str:
 
 
 def compile_program(
-    files: Mapping[str, str], output: Path, *, options: Sequence[str] = (), deadline: float = DEADLINE
+    files: Mapping[str, str],
+    output: Path,
+    *,
+    options: Sequence[str] = (),
+    libraries: Sequence[str] = (),
+    deadline: float = DEADLINE,
 ) -> None:
-    """Compile C files, text by name, in the folder of ``output``.
+    """Compile C files, text by name, in the folder of ``output``. options, libraries: for the compiler.
 
     Large tables are included as data where the assembler can (see `take_tables`), else compiled like the rest.
     Raises ToolError if there is no compiler, or it fails or hangs.
@@ -56,7 +61,7 @@ def compile_program(
             objects.append(made)
         (folder / name).write_text(text, encoding="ascii")
     sources = sorted(str(path) for path in folder.glob("*.c"))
-    command = [compiler, *FLAGS, *options, "-o", str(output), *sources, *objects]
+    command = [compiler, *FLAGS, *options, "-o", str(output), *sources, *objects, *libraries]
     run_program(command, b"", what=f"the compiler {compiler}", deadline=deadline)
 
 

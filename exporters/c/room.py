@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -128,8 +128,13 @@ COMPILER, SIZES = "arm-none-eabi-gcc", "arm-none-eabi-size"
 FLAGS = ("-std=c99", "-O3", "-mcpu=cortex-m4", "-mthumb")
 
 
-def code_size(files: Mapping[str, str], prefix: str, deadline: float = DEADLINE) -> int | None:
-    """Return bytes of instructions at -O3; None if the compiler is missing, fails or exceeds ``deadline`` seconds."""
+def code_size(
+    files: Mapping[str, str], prefix: str, deadline: float = DEADLINE, *, flags: Sequence[str] = ()
+) -> int | None:
+    """Return bytes of instructions at -O3; None if the compiler is missing, fails or exceeds ``deadline`` seconds.
+
+    flags: more of them.
+    """
     if estimate_note() is not None:
         return None
     with temporary_folder() as folder:
@@ -137,7 +142,7 @@ def code_size(files: Mapping[str, str], prefix: str, deadline: float = DEADLINE)
             (folder / name).write_text(files[name], encoding="ascii")
         compiled = folder / "net.o"
         try:
-            command = [COMPILER, *FLAGS, "-c", str(folder / f"{prefix}.c"), "-o", str(compiled)]
+            command = [COMPILER, *FLAGS, *flags, "-c", str(folder / f"{prefix}.c"), "-o", str(compiled)]
             run_program(command, b"", what=COMPILER, deadline=deadline)
             listed = run_program([SIZES, "-A", str(compiled)], b"", what=SIZES, deadline=deadline)
         except ToolError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy._util.files import make_folder, sha256, write_text
-from stl_deploy._util.remedies import named, remedy
 from stl_deploy._util.units import bytes_of
 from stl_deploy.errors import InputError, UnsupportedError
 from stl_deploy.exporters.c.compiler import DEADLINE, find_compiler, why_none
+from stl_deploy.exporters.c.floats.target import CFloats, CFloatsFormat
 from stl_deploy.exporters.c.layout import make_plan
 from stl_deploy.exporters.c.names import PREFIX, require_prefix
-from stl_deploy.exporters.c.packages import Package, check_files, package_files, require_package
+from stl_deploy.exporters.c.options import COptions
+from stl_deploy.exporters.c.packages import check_files, package_files
 from stl_deploy.exporters.c.plan import Plan
 from stl_deploy.exporters.c.program import Program as CProgram
 from stl_deploy.exporters.c.render import render_plan
@@ -32,7 +33,7 @@ from stl_deploy.exporters.c.room import (
 )
 from stl_deploy.exporters.c.weights import conv_fan_out
 from stl_deploy.exporters.integer_runner import IntegerProgram, calibration, overflows
-from stl_deploy.exporters.targets import Format, Network, Options
+from stl_deploy.exporters.targets import Format, Network
 from stl_deploy.graph.check import NIR_NODES
 from stl_deploy.graph.findings import Finding, from_error
 from stl_deploy.graph.program import Gather, MaxPool, Node, Product, Program
@@ -41,12 +42,11 @@ from stl_deploy.graph.show import Row
 from stl_deploy.integers.bounds import SUM_LIMIT
 from stl_deploy.integers.fan_in import refusals
 from stl_deploy.integers.graph import ConvNode, DenseNode, GainNode, IntegerGraph, ProductNode
-from stl_deploy.integers.net import INT16, WIDE, Accumulator
 from stl_deploy.integers.quantise import choose
 from stl_deploy.integers.real_weights import to_integers
 from stl_deploy.integers.rounding import rounded
 from stl_deploy.integers.simulate import IntegerRun, values_of
-from stl_deploy.integers.store import NAME, About, folder_text, read_integers, write_integers
+from stl_deploy.integers.store import NAME, About, folder_text, other_text, read_integers, write_integers
 
 _made: dict[str, dict[str, str]] = {}
 """Hashes of the files that the last integers written here make, by the hash of these: rendered once, not twice."""
@@ -97,11 +97,7 @@ def read_folder(folder: Path, *, trust: bool = False) -> tuple[IntegerGraph, CPr
     texts = {name: folder_text(folder / name) for name in files}
     for name in files:
         if _digest(texts[name]) != files[name] and not trust:
-            raise InputError(
-                f"{folder / name}: expected what stl-deploy makes of {NAME}; found other text, which would be compiled "
-                "and run; export it again, or, if you know it, take "
-                + remedy(cli="simulate --trust", python="simulate(..., trust=True)")
-            )
+            raise other_text(folder / name, NAME)
     return graph, CProgram(texts, plan, about.prefix)
 
 
@@ -109,44 +105,6 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class COptions(Options):
-    """Options of the C target.
-
-    flash, ram: the chip's memory, as ``256K``. potentials: bits of each potential of neurons that spike, 32 (default)
-    or 16, in which it stops at the limits. name: prefix of all names, a C identifier. package: also write a package
-    for this build system or registry, into the folder ``NAME_PACKAGE``. trust: run a folder whose C differs from what
-    its integers make.
-    """
-
-    flash: str | int | None = None
-    ram: str | int | None = None
-    potentials: int | None = None
-    name: str | None = None
-    package: Package | None = None
-    trust: bool = False
-
-    def __post_init__(self) -> None:
-        """Raise InputError for invalid sizes, names or packages."""
-        bytes_of(self.flash, "flash")
-        bytes_of(self.ram, "ram")
-        if self.potentials not in (None, *POTENTIALS):
-            raise InputError(
-                f"{named('potentials')}: expected 16 or 32 bits; found {self.potentials!r}; leave it out for 32"
-            )
-        if self.name is not None:
-            require_prefix(self.name)
-        if self.package is not None:
-            require_package(self.package)
-
-    @property
-    def accumulator(self) -> Accumulator:
-        """Widths of u and v."""
-        return POTENTIALS[self.potentials or 32]
-
-
-POTENTIALS = {32: WIDE, 16: INT16}
-"""Accumulators by the bits of a potential."""
 TAKES = NIR_NODES | {MaxPool, Gather, Product}
 """The nodes that integers hold."""
 
@@ -202,6 +160,10 @@ class CFormat(Format):
     folder = NAME
     options = COptions
     takes = TAKES
+
+    def form(self, given: Mapping[str, Any]) -> Format:
+        """Return the Format with float32, where ``numbers`` asks for it."""
+        return CFloatsFormat() if given.get("numbers") == "float32" else self
 
     def check(self, program: Program) -> Iterable[Finding]:
         """Return everything that keeps integers from holding the network, node by node, and their rounding."""
@@ -317,7 +279,7 @@ def _row(node: Node, plan: Plan) -> Row:
     )
 
 
-TARGETS = (CFormat(), C)
+TARGETS = (CFormat(), C, CFloatsFormat(), CFloats)
 
 
 def measured_synops(graph: IntegerGraph, x: NDArray[Any]) -> Mapping[str, float]:

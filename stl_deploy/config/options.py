@@ -17,6 +17,7 @@ FoldDelays = Literal["keep", "steps"]
 NetxThresholds = Literal["folded", "per-layer", "per-neuron", "projected", "unrolled"]
 OnnxForm = Literal["sequence", "step", "unrolled"]
 Precision = Literal["float32", "exact", "int8", "integer"]
+Numbers = Literal["int", "float32"]
 Reader = Literal["snntorch", "norse", "spikingjelly", "sinabs"]
 Time = Literal["first", "second", "step", "inside", "none"]
 """Position of time in the input of a module's forward, ``inside`` it, or ``none``: a module without time."""
@@ -180,6 +181,11 @@ class ExportOptions:
         },
     )
     reader: Reader | None = option(None, "nir: rewrite the graph for this framework's reader.", "--for", of_target=True)
+    numbers: Numbers | None = option(
+        None,
+        "c: int (default), or float32: any network, Cells included, for processors with a float unit.",
+        of_target=True,
+    )
     flash: str | None = option(
         None, "c: flash limit, as 256K; exit code 1 if exceeded.", metavar="BYTES", of_target=True
     )
@@ -225,6 +231,7 @@ class ExportKeywords(TypedDict, total=False):
     opset: int | None
     precision: Precision | None
     reader: Reader | None
+    numbers: Numbers | None
     flash: str | None
     ram: str | None
     potentials: int | None
@@ -248,6 +255,7 @@ class CheckOptions:
     thresholds: NetxThresholds | None = option(None, "netx: as for export.", of_target=True)
     device: str | None = option(None, _DEVICE, "--device", metavar="DEVICE", of_target=True)
     lanes: int | None = option(None, "verilog: neurons processed in parallel.", of_target=True)
+    numbers: Numbers | None = option(None, "c: int (default) or float32.", of_target=True)
     flash: str | None = option(None, "c: flash limit, as 256K (estimated).", metavar="BYTES", of_target=True)
     ram: str | None = option(None, "c: RAM limit, as 64K (estimated).", metavar="BYTES", of_target=True)
     potentials: int | None = option(
@@ -269,6 +277,7 @@ class CheckKeywords(TypedDict, total=False):
     thresholds: NetxThresholds | None
     device: str | None
     lanes: int | None
+    numbers: Numbers | None
     flash: str | None
     ram: str | None
     potentials: int | None

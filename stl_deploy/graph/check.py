@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Set
 from typing import TYPE_CHECKING
 
-from stl_deploy._util.remedies import remedy
+from stl_deploy._util.remedies import option, remedy
 from stl_deploy._util.units import counted
 from stl_deploy.errors import StlDeployError, UnsupportedError
 from stl_deploy.graph import program as ir
@@ -153,7 +153,7 @@ def refused(program: ir.Program, takes: Kinds, target: str) -> Iterator[Unsuppor
                 f"{target} has no neuron of this form ({in_the_way(node)})",
                 node=node.name,
                 slug="kind-not-taken",
-                remedy="export it to ONNX",
+                remedy=f"export it to ONNX, or to C with {option('numbers', 'float32')}",
             )
         elif type(node) not in takes:
             kind = _NAMES.get(type(node), type(node).__name__)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from stl_deploy._util.arrays import output_size
 from stl_deploy._util.files import read_npz, write_npz
 from stl_deploy._util.json_twin import expected, fits
+from stl_deploy._util.remedies import remedy
 from stl_deploy._util.untrusted import parse_errors_as_input_errors, plain_file
 from stl_deploy.errors import InputError, UnsupportedError
 from stl_deploy.graph.program import Node, Operand, Reshape, Shape
@@ -221,6 +222,14 @@ def folder_text(path: Path) -> str:
         return folder_bytes(path).decode("ascii").replace("\r\n", "\n")
     except UnicodeDecodeError:
         raise InputError(f"{path}: not ASCII text; export it again") from None
+
+
+def other_text(path: Path, of: str) -> InputError:
+    """Return the error for a file of a folder that is not what ``of``, the data beside it, makes."""
+    return InputError(
+        f"{path}: expected what stl-deploy makes of {of}; found other text, which would be compiled and run; export it "
+        "again, or, if you know it, take " + remedy(cli="simulate --trust", python="simulate(..., trust=True)")
+    )
 
 
 def _node(entry: Any, arrays: Mapping[str, NDArray[Any]]) -> Node:

@@ -15,7 +15,7 @@ from stl_deploy.config.options import CheckOptions, of_target
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.nir.check import check as check_graph
 from stl_deploy.exporters.nir.lower import own_metadata, with_metadata
-from stl_deploy.exporters.targets import ChecksFor, findings, make_options, registry, suggest
+from stl_deploy.exporters.targets import ChecksFor, findings, form_of, make_options, registry, suggest
 from stl_deploy.exporters.targets import settings as option_names
 from stl_deploy.graph.check import TargetCheck, check_program
 from stl_deploy.graph.exact import Grid, on_grid
@@ -120,7 +120,7 @@ def _with_options(asked: Sequence[str], given: Mapping[str, Any], x: NetworkInpu
             )
     made: dict[str, TargetCheck] = {}
     for name in able:
-        kind = registry().formats[name]
+        kind = form_of(registry().formats[name], given)
         own = {option: value for option, value in given.items() if option in option_names(kind.options)}
         made[name] = partial(findings, kind, options=replace(make_options(kind, own), x=x))
     return made

@@ -19,7 +19,7 @@ from stl_deploy.config.options import ExportOptions, of_target
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.nir.dialect import Dialect
 from stl_deploy.exporters.nir.lower import metadata_dialect
-from stl_deploy.exporters.targets import Format, find_format, format_of, registry, why_unavailable
+from stl_deploy.exporters.targets import Format, find_format, form_of, format_of, registry, why_unavailable
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.readout import readout_of
 from stl_deploy.pipeline.artifacts import HasBudget, ParityBench, show_parity, whole_artifact, write
@@ -51,7 +51,7 @@ def target_of(output: Path) -> str:
 
 def check_place(to: str, output: Path, options: ExportOptions) -> Format:
     """Return the target; raise InputError if it is unknown, or its artifact cannot be written at ``output``."""
-    target = find_format(to)
+    target = form_of(find_format(to), of_target(options))
     if target.suffix is not None:
         require_suffix(output, target.suffix, f" for {to}")
     if target.folder is not None and output.suffix and not output.is_dir() and output.suffix in _FILES:

@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.mcu.__main__ import BOARDS, measure, table
-from stl_deploy.exporters.c.target import CFormat, COptions, read_folder
+from benchmarks.mcu.__main__ import BOARDS, FLOAT_BOARDS, measure, measure_floats, table
+from stl_deploy.exporters.c.options import COptions
+from stl_deploy.exporters.c.target import CFormat, read_folder
 from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.integers.real_weights import to_integers
 from stl_deploy.verbs.capturing import untrained_graph
 from tests.exporters.netx.programs import conv_net, events
+from tests.graph import cells
 
 
 @pytest.mark.parametrize("board", BOARDS)
@@ -31,6 +33,15 @@ def test_spikes_on_a_board(board: str, tmp_path: Path) -> None:
     assert many.ram == plan.ram
     assert few.instructions == pytest.approx(many.instructions, rel=0.3)
     assert board in table([many])
+
+
+@pytest.mark.parametrize("board", FLOAT_BOARDS)
+def test_bits_of_a_cell_on_a_board_with_a_float_unit(board: str) -> None:
+    if FLOAT_BOARDS[board].missing is not None:
+        pytest.skip(str(FLOAT_BOARDS[board].missing))
+    for net in (cells.feed_forward(), cells.recurrent()):
+        measured = measure_floats(net, cells.drive(), board, "-O3")
+        assert (measured.differing, measured.compared) == (0, cells.drive().shape[0] * 4 * net.outputs[0].shape[0])
 
 
 def test_instructions_of_layers_add_up_to_those_of_the_network(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from benchmarks.mcu.motion import ENCODER, UNIT, compile_here, expected, measure
 from examples.xylo import motion
 from stl_deploy.data.sensors import encode_axes
 from stl_deploy.exporters.c.compiler import find_compiler
-from stl_deploy.exporters.c.target import CFormat, COptions
+from stl_deploy.exporters.c.options import COptions
+from stl_deploy.exporters.c.target import CFormat
 from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.verbs.capturing import untrained_graph
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.exporters.c.compiler import find_compiler, why_none
-from stl_deploy.exporters.c.target import C, CFormat, COptions
+from stl_deploy.exporters.c.options import COptions
+from stl_deploy.exporters.c.target import C, CFormat
 from stl_deploy.exporters.nir.dialect import Dialect
 from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.graph.program import Neuron, Program, Synapse

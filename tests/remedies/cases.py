@@ -13,9 +13,11 @@ from torch import nn
 import stl_deploy as stl
 from stl_deploy import verbs
 from stl_deploy.energy.chips.time import parse_step_times
+from stl_deploy.exporters.program.file import write_program
 from stl_deploy.pipeline.network_input import drawn
 from stl_deploy.runs.configure import configure
 from tests.exporters.netx.programs import conv_net
+from tests.graph import cells
 from tests.pipeline.test_time_axis import Images, Loop, Step, X, second
 from tests.remedies.room import Remedy, Room, model
 from tests.tracing.test_delays import InterpolatedSpikes
@@ -31,6 +33,13 @@ def _found(net: stl.SpikingGraph, *targets: str, **options: Any) -> str:
 
 def _without(net: stl.SpikingGraph, slug: str, *targets: str, **options: Any) -> None:
     assert slug not in {found.slug for found in net.check(*targets, **options).findings}
+
+
+def cell_net(room: Room) -> stl.SpikingGraph:
+    """A network with a Cell."""
+    path = room.new("cell.program")
+    write_program(cells.feed_forward(), path)
+    return stl.read(path)
 
 
 def _edited(room: Room) -> Path:
@@ -330,7 +339,7 @@ REMEDIES = (
         lambda room: room.net.export(_edited(room), to="c", overwrite=True),
     ),
     Remedy(
-        "exporters/c/target.py:read_folder",
+        "integers/store.py:other_text",
         lambda room: verbs.simulate(_edited(room), room.input, "c", room.new("y.npz")),
         "export it again, or, if you know it, take simulate(..., trust=True)",
         "export it again, or, if you know it, take simulate --trust",
@@ -393,6 +402,13 @@ REMEDIES = (
         lambda room: _names(room, "int_net"),
     ),
     Remedy(
+        "graph/check.py:refused",
+        lambda room: cell_net(room).export(room.new("c"), to="c"),
+        "or to C with numbers='float32'",
+        "or to C with --numbers float32",
+        lambda room: cell_net(room).export(room.new("c"), to="c", numbers="float32"),
+    ),
+    Remedy(
         "exporters/c/packages.py:require_package",
         lambda room: room.net.export(room.new("c"), to="c", package="arduin"),
         "package: expected one of cmake, arduino",
@@ -400,7 +416,7 @@ REMEDIES = (
         lambda room: room.net.export(room.new("c"), to="c", package="arduino"),
     ),
     Remedy(
-        "exporters/c/target.py:__post_init__",
+        "exporters/c/options.py:__post_init__",
         lambda room: room.net.export(room.new("c"), to="c", potentials=8),
         "potentials: expected 16 or 32 bits",
         "--potentials: expected 16 or 32 bits",

@@ -13,9 +13,10 @@ import pytest
 from stl_deploy.errors import ToolError
 from stl_deploy.exporters.c.compiler import FLAGS, find_compiler, why_none
 from stl_deploy.exporters.c.layout import make_plan
+from stl_deploy.exporters.c.options import COptions
 from stl_deploy.exporters.c.program import Program as CProgram
 from stl_deploy.exporters.c.render import render_plan
-from stl_deploy.exporters.c.target import CFormat, COptions, read_folder, write_folder
+from stl_deploy.exporters.c.target import CFormat, read_folder, write_folder
 from stl_deploy.graph.program import Operand, Program
 from stl_deploy.graph.readout import Readout, exit_steps, sureness
 from stl_deploy.integers.graph import IntegerGraph, IntegerLI

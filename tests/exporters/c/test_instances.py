@@ -14,8 +14,9 @@ from stl_deploy.errors import InputError
 from stl_deploy.exporters.c.compiler import FLAGS, find_compiler, why_none
 from stl_deploy.exporters.c.layout import make_plan
 from stl_deploy.exporters.c.names import require_prefix
+from stl_deploy.exporters.c.options import COptions
 from stl_deploy.exporters.c.render import render_plan
-from stl_deploy.exporters.c.target import CFormat, COptions
+from stl_deploy.exporters.c.target import CFormat
 from stl_deploy.integers.graph import IntegerGraph, IntegerLIF
 from stl_deploy.integers.simulate import simulate
 from stl_deploy.integers.store import About, read_integers

@@ -16,8 +16,9 @@ import yaml
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.c.compiler import FLAGS, find_compiler, why_none
 from stl_deploy.exporters.c.layout import make_plan
+from stl_deploy.exporters.c.options import COptions
 from stl_deploy.exporters.c.packages import MOST_BYTES, Package, recorded, require_package
-from stl_deploy.exporters.c.target import CFormat, COptions
+from stl_deploy.exporters.c.target import CFormat
 from stl_deploy.integers.graph import IntegerGraph
 from tests.exporters.c.graphs import Grower
 from tests.exporters.c.test_by_hand import dense, entry, lif, out

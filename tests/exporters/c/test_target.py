@@ -21,10 +21,11 @@ from stl_deploy.errors import InputError, ToolError, UnsupportedError
 from stl_deploy.exporters.c import compiler
 from stl_deploy.exporters.c.compiler import MISSING, find_compiler, why_none
 from stl_deploy.exporters.c.layout import make_plan
+from stl_deploy.exporters.c.options import COptions
 from stl_deploy.exporters.c.program import Program as CProgram
 from stl_deploy.exporters.c.render import render_plan
 from stl_deploy.exporters.c.room import COMPILER, STACK, code_size, estimated_code
-from stl_deploy.exporters.c.target import C, CFormat, COptions, read_folder, write_folder
+from stl_deploy.exporters.c.target import C, CFormat, read_folder, write_folder
 from stl_deploy.exporters.integer_runner import IntegerRunner
 from stl_deploy.exporters.netx.model import quantise as quantise_chain
 from stl_deploy.exporters.netx.model import run_model

@@ -220,7 +220,7 @@ def test_check_tells_at_once_what_no_chip_can_hold(
     assert not (tmp_path / "net").exists()
     for wrong, said in (
         (("--ram", "4G"), "--ram: expected bytes, as 262144, 256K or 1M; found '4G'"),
-        (("--ram", "4K", "--target", "onnx"), "expected --target c for option 'ram'; found onnx; name it"),
+        (("--ram", "4K", "--target", "onnx"), "expected --target c or c_floats for option 'ram'; found onnx; name it"),
     ):
         done = cli("check", digits_run, *wrong)
         assert done.exit_code == 2, done.output
