@@ -20,8 +20,6 @@ from stl_deploy.exporters.verilog.simulator import Simulation, input_text
 from stl_deploy.integers.graph import IntegerGraph
 from stl_deploy.integers.store import NAME, About, folder_bytes, folder_text, read_integers, write_integers
 
-ENGINE = "snn_engine.v"
-"""The file by which a folder is known as one of Verilog."""
 GOLDEN_SAMPLES = 2
 FLASH = "weights.bin"
 """With the prefix: content of the serial flash, for devices whose weight memory is filled after configuration."""

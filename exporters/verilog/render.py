@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 
 from stl_deploy._util.remedies import named, option
@@ -13,7 +14,9 @@ from stl_deploy.exporters.verilog.memories import Memories, hex_files, memories_
 from stl_deploy.exporters.verilog.plan import Pass, Plan, Pool, bits
 from stl_deploy.integers.store import About
 
-SHARED = ("snn_engine.v", "snn_flash.v", "snn_decide.v")
+ENGINE = "snn_engine.v"
+"""The file by which a folder is known as one of Verilog."""
+SHARED = (ENGINE, "snn_flash.v", "snn_decide.v")
 """Files that are the same for every network: those of one design share them."""
 BOARDS = ("icebreaker.pcf", "ulx3s.lpf", "tang_nano_9k.cst")
 """Pins of snn_serial.v on boards."""
@@ -21,42 +24,6 @@ DEVICE = "// device: "
 """In snn_defines.vh: what the folder was made for."""
 FLASH_PINS = "set_io flash_sck 15\nset_io flash_cs_n 16\nset_io flash_mosi 14\nset_io flash_miso 17\n"
 """iCEBreaker's configuration flash, in which weights.bin stands, too."""
-_FIELDS: tuple[tuple[str, str], ...] = (
-    ("op", "2"),
-    ("state_base", "STATE_ADDR"),
-    ("weight_base", "WEIGHT_ADDR"),
-    ("spike_base", "SPIKE_ADDR"),
-    ("group_last", "GROUP_BITS"),
-    ("from_input", ""),
-    ("from_one", ""),
-    ("back_steps", "STEP_BITS"),
-    ("back_words", "SPIKE_ADDR"),
-    ("back_inputs", "INPUT_ADDR"),
-    ("outer_last", "OUTER_BITS"),
-    ("outer_step", "WEIGHT_ADDR"),
-    ("row_last", "ROW_BITS"),
-    ("row_base", "ROW_ADDR"),
-    ("col_last", "COL_BITS"),
-    ("col_base", "COL_ADDR"),
-    ("word_last", "WORD_BITS"),
-    ("word_step", "WEIGHT_ADDR"),
-    ("shift", "SHIFT_BITS"),
-    ("layer", "LAYER_BITS"),
-    ("pass_last", "PASS_BITS"),
-    ("repeat_last", "PASS_BITS"),
-    ("value_base", "STATE_ADDR"),
-    ("filtered", ""),
-    ("spiking", ""),
-    ("emits", ""),
-    ("subtracts", ""),
-    ("late", ""),
-    ("more", "SPIKE_BITS"),
-    ("keep", "13"),
-    ("keep_from", "4"),
-    ("filter_keep", "13"),
-    ("filter_from", "4"),
-    ("last_lanes", "LANES"),
-)
 _IN_SNN_ONLY = ("WEIGHT_WORDS",)
 PREFIX, LONGEST_PREFIX = "snn", 32
 """Beginning of the names of a network's modules and files by default, and the most characters of another."""
@@ -162,8 +129,8 @@ def _defines(plan: Plan, prefix: str) -> str:
 def _top(plan: Plan, sizes: Mapping[str, int], about: About) -> str:
     source, output, prefix = plan.graph.input, plan.graph.output, about.prefix
     sources = ",\n        ".join(f".{name}({name})" for name in sizes if name not in _IN_SNN_ONLY)
-    wires = "".join(f"    wire {_range(width, sizes)}{name};\n" for name, width in _FIELDS)
-    joined = ",\n        ".join(f".{name}({name})" for name, _ in _FIELDS)
+    wires = "".join(f"    wire {_range(width, sizes)}{name};\n" for name, width in _fields().items())
+    joined = ",\n        ".join(f".{name}({name})" for name in _fields())
     load_ports = load_joined = file = ""
     if not plan.loaded:
         file = ", .HEX(HEX)"
@@ -241,21 +208,27 @@ def _shape(shape: tuple[int, ...]) -> str:
     return "x".join(str(size) for size in shape)
 
 
-def _range(width: str, sizes: Mapping[str, int]) -> str:
-    return f"[{_bits(width, sizes) - 1}:0] " if width else ""
+@cache
+def _fields() -> dict[str, str]:
+    """Return the fields of the program's entries and the highest bit of each, as the engine declares them."""
+    ports = engine_text(ENGINE).split("// The program's entry", 1)[1].split(");", 1)[0]
+    return {name: highest for highest, name in re.findall(r"input  wire (?:\[([\w-]+):0\])? *(\w+)", ports)}
 
 
-def _bits(width: str, sizes: Mapping[str, int]) -> int:
-    return 1 if not width else int(width) if width.isdigit() else sizes[width]
+def _range(highest: str, sizes: Mapping[str, int]) -> str:
+    return f"[{_bits(highest, sizes) - 1}:0] " if highest else ""
+
+
+def _bits(highest: str, sizes: Mapping[str, int]) -> int:
+    return 1 + int(highest or 0) if not highest.endswith("-1") else sizes[highest.removesuffix("-1")]
 
 
 def _tables(plan: Plan, made: Memories, sizes: Mapping[str, int], about: About) -> str:
-    ports = ",\n".join(f"    output reg  {_range(width, sizes)}{name}" for name, width in _FIELDS)
-    defaults = "".join(f"        {name} <= {_number(0, width, sizes)};\n" for name, width in _FIELDS)
-    known = dict(_FIELDS)
+    ports = ",\n".join(f"    output reg  {_range(width, sizes)}{name}" for name, width in _fields().items())
+    defaults = "".join(f"        {name} <= {_number(0, width, sizes)};\n" for name, width in _fields().items())
     cases = []
     for index, (entry, fields) in enumerate(zip(plan.entries, made.entries, strict=True)):
-        lines = [f"{name} <= {_number(value, known[name], sizes)};" for name, value in fields.items()]
+        lines = [f"{name} <= {_number(value, _fields()[name], sizes)};" for name, value in fields.items()]
         text = "\n".join(f"                {line}" for line in lines)
         if isinstance(entry, Pass):
             what = f"pass: {_plain(entry.name)}"

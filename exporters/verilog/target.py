@@ -16,11 +16,11 @@ from stl_deploy.exporters.targets import Format, Network, Options
 from stl_deploy.exporters.verilog.clocks import clocks_of
 from stl_deploy.exporters.verilog.devices import Device, device_of
 from stl_deploy.exporters.verilog.fits import loaded_blocks, memory_bits, ram_blocks, require_fits
-from stl_deploy.exporters.verilog.folder import ENGINE, manifest_facts, read_folder, write_folder
+from stl_deploy.exporters.verilog.folder import manifest_facts, read_folder, write_folder
 from stl_deploy.exporters.verilog.lower import make_plan, too_late
 from stl_deploy.exporters.verilog.plan import Plan
 from stl_deploy.exporters.verilog.pools import refused_max_pools
-from stl_deploy.exporters.verilog.render import PREFIX, render, require_prefix
+from stl_deploy.exporters.verilog.render import ENGINE, PREFIX, render, require_prefix
 from stl_deploy.exporters.verilog.simulator import MISSING, Simulation, simulators
 from stl_deploy.graph.check import NIR_NODES
 from stl_deploy.graph.findings import Finding, from_error

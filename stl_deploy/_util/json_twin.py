@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from types import UnionType
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import numpy as np
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -16,6 +18,26 @@ class JsonTwin:
     def as_dict(self) -> dict[str, Any]:
         """Return the JSON twin: every field under its name."""
         return asdict(self)
+
+
+def from_twin(kind: type[T], value: Any) -> T:
+    """Return the dataclass of a JSON twin; raise ValueError for a value that is none."""
+    hints = get_type_hints(kind)
+    if not isinstance(value, dict) or value.keys() != hints.keys():
+        raise ValueError(f"expected {', '.join(hints)}")
+    made = {name: _from_json(hint, value[name]) for name, hint in hints.items()}
+    for name, hint in hints.items():
+        if not fits(made[name], hint):
+            raise ValueError(f"{name}: expected {expected(hint)}")
+    return kind(**made)
+
+
+def _from_json(hint: Any, value: Any) -> Any:
+    inside = get_args(hint)
+    if isinstance(value, list):
+        return tuple(_from_json(inside[0], item) for item in value)
+    kind = next(filter(is_dataclass, (hint, *inside)), None)
+    return from_twin(kind, value) if isinstance(value, dict) and isinstance(kind, type) else value
 
 
 def fits(value: Any, hint: Any) -> bool:

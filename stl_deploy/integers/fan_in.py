@@ -346,20 +346,6 @@ def zero_starts_only(program: ir.Program, target: str) -> list[UnsupportedError]
     return refused
 
 
-def one_spike_only(program: ir.Program, target: str) -> list[UnsupportedError]:
-    """Refuse each neuron that fires several spikes a step, for targets that hold one."""
-    return [
-        UnsupportedError(
-            f"{_SEVERAL}; {target} holds one",
-            node=node.name,
-            slug=SEVERAL,
-            remedy="use one spike per step (multi_spike: 1)" + elsewhere(program),
-        )
-        for node in program.spiking
-        if node.multi_spike
-    ]
-
-
 def fan_in(program: ir.Program, consumer: ir.Node, known: dict[str, Value]) -> FanIn:
     """Return the inputs of ``consumer``; raise UnsupportedError if two paths from one layer differ in scale."""
     axis = row_axis(program, consumer)

@@ -52,12 +52,6 @@ def _mean(program: Program, node: Neuron) -> Floats | None:
     return mean
 
 
-def unroll_all(program: Program) -> Program:
-    """Turn every convolution and pool into a dense layer; see `unroll_convolutions`."""
-    first = next((node.name for node in program.nodes if isinstance(node, Conv | Pool)), None)
-    return program if first is None else _unroll_from(program, first)
-
-
 def unroll_convolutions(program: Program) -> Program:
     """Turn the first convolution with thresholds per pixel, and all layers after it, into dense layers.
 

@@ -42,7 +42,8 @@ def least_squares(program: Program, active: Mapping[str, Tensor], levels: int) -
     """Return a threshold per channel of each ReLU with the least squared error of its quantised activations.
 
     A grid search over shares of the channel's largest activation. ReLUs that share thresholds share the error
-    (`tied`). No threshold is above a cap. A channel that is never active gets the layer's largest threshold.
+    (`tied`). No threshold is above a cap. A channel that is never active gets the layer's largest threshold; 1 if
+    none is active.
     """
     thresholds: dict[str, Floats] = {}
     limits = _limits(program)
@@ -59,9 +60,9 @@ def least_squares(program: Program, active: Mapping[str, Tensor], levels: int) -
             error = (values - unit * torch.floor(values / unit + 0.5).clamp(0, levels)).square().sum(1)
             better = error < least
             least, best = torch.where(better, error, least), torch.where(better, theta, best)
-        largest = float(best.max()) or 1.0
-        chosen = torch.where(top > 0, best, torch.full_like(best, largest)).numpy()
-        thresholds |= dict.fromkeys(names, chosen)
+        largest = best[top > 0].max() if top.any() else best.new_ones(())
+        chosen = torch.where(top > 0, best, largest.minimum(limit))
+        thresholds |= dict.fromkeys(names, chosen.numpy())
     return thresholds
 
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
+from stl_deploy._util.json_twin import from_twin
 from stl_deploy._util.tables import columns
 from stl_deploy._util.units import counted, with_unit
 from stl_deploy.energy.models.ratios import number
 from stl_deploy.energy.paired import percent
+from stl_deploy.errors import InputError
 from stl_deploy.passes.spikes_for_relus import Form
 
+KEY = "conversion"
+"""In a Program's metadata: its conversion, as JSON in a string, which every file of networks holds."""
 Method = Literal["as trained", "calibrated", "with biases", "thresholds learned", "weights learned"]
 
 
@@ -76,9 +82,25 @@ class Conversion:
     accuracy: float | None = None
     interval: tuple[float, float] | None = None
 
+    @classmethod
+    def of(cls, metadata: Mapping[str, Any]) -> Self | None:
+        """Return the conversion that a Program's metadata state, None without one; raise InputError for another."""
+        if KEY not in metadata:
+            return None
+        try:
+            conversion = from_twin(cls, json.loads(metadata[KEY]))
+            _ = conversion.candidates[conversion.chosen]
+        except (ValueError, TypeError, IndexError, RecursionError):
+            raise InputError(f"metadata: expected the record of a conversion in '{KEY}'; found another") from None
+        return conversion
+
     def as_dict(self) -> dict[str, Any]:
         """Return the JSON twin."""
         return asdict(self)
+
+    def stated(self) -> dict[str, str]:
+        """Return the entry of a Program's metadata."""
+        return {KEY: json.dumps(self.as_dict())}
 
     @property
     def verdict(self) -> str:

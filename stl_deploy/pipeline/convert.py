@@ -137,18 +137,17 @@ def _converted(ann: nn.Module, parts: Parts, wish: _Wish) -> SpikingGraph:
     chosen = search.best(tried)
     program, candidate = tried[chosen]
     candidates = tuple(each for _, each in tried)
-    conversion = Conversion(wish.form, candidates, chosen, wish.within, (search.count, search.ann_accuracy))
+    conversion = Conversion(wish.form, candidates, chosen, float(wish.within), (search.count, search.ann_accuracy))
     steps = steps_of(candidate.levels, wish.form)
+    judged = _judged(conversion, search, program, steps, parts)
     module = module.with_steps(steps)
-    net = SpikingGraph(
-        program,
+    return SpikingGraph(
+        replace(program, metadata={**program.metadata, **judged.stated()}),
         readout=replace(captured.readout, over_time="mean"),
         original=module,
         sample=module.given(parts.train[: max(_CAPTURED_ON, _COUNTED_ON)].numpy()),
         name=captured.name,
     )
-    net.conversion = _judged(conversion, search, program, steps, parts)
-    return net
 
 
 def _require_relus(program: Program, form: Form) -> None:

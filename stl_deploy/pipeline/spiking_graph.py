@@ -42,6 +42,7 @@ from stl_deploy.graph.program import Program
 from stl_deploy.graph.readout import KEY, Readout, readout_of
 from stl_deploy.graph.run import NetworkInput, Result, Stream, warn_of_order
 from stl_deploy.graph.show import Row, svg, table
+from stl_deploy.pipeline.conversion import Conversion
 from stl_deploy.pipeline.network_input import (
     OnGrid,
     check_numbers,
@@ -149,8 +150,6 @@ class SpikingGraph:
         if program.origin is not None:
             own |= {"dialect": program.origin.dialect.written()}
         self.program = replace(program, metadata=own)
-        self.conversion: Any = None
-        """The `stl_deploy.pipeline.conversion.Conversion` that made it of an ANN, if one did."""
         self.on_grid = OnGrid(program)
         """Rounds input to the declared grid."""
         self._written: Written | None = None
@@ -165,6 +164,11 @@ class SpikingGraph:
         """Raise AttributeError with the method that does what another framework calls so."""
         instead = f"; use {_CALLED_HERE[name]}" if name in _CALLED_HERE else ""
         raise AttributeError(f"'SpikingGraph' has no attribute '{name}'{instead}")
+
+    @property
+    def conversion(self) -> Conversion | None:
+        """The conversion that made it of an ANN: candidates, choice and verdict; None if none did."""
+        return Conversion.of(self.program.metadata)
 
     @property
     def graph(self) -> nir.NIRGraph:
@@ -263,9 +267,7 @@ class SpikingGraph:
         if proof is not None and not same:
             proof = replace(proof, before_fold=True)
         about: dict[str, Any] = {"proof": proof, "original": self.original}
-        made = SpikingGraph(folded.program, sample=sample, name=self.name, **about)
-        made.conversion = self.conversion
-        return made
+        return SpikingGraph(folded.program, sample=sample, name=self.name, **about)
 
     @named_options(ExportOptions, target="to", backend="to", format="to", verify="verified")
     def export(

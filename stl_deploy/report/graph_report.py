@@ -16,6 +16,7 @@ from stl_deploy.exporters.targets import find_runner
 from stl_deploy.graph.exact import prove_exact
 from stl_deploy.graph.program import Program
 from stl_deploy.pipeline.artifacts import ParityBench, open_runner
+from stl_deploy.pipeline.conversion import Conversion
 from stl_deploy.pipeline.energy import energy
 from stl_deploy.pipeline.network_input import compared, on_declared_grid
 from stl_deploy.pipeline.parity import accuracies, proof_sentence
@@ -77,6 +78,7 @@ def report_graph(
             parity=[ParityRow(**asdict(run.row)) for run in bench.report.runs],
             energy=bill.as_dict(),
             tradeoff=Tradeoff(bill.tried).as_dict() if bill.tried else None,
+            conversion=Conversion.of(program.metadata),
             assumptions=[text for text in (*remarks, proved) if text],
             environment=versions(),
         )

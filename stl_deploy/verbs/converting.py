@@ -68,10 +68,11 @@ def convert(
         )
     for warning in caught:
         say.warn(str(warning.message))
-    page = output.with_suffix(".html")
-    html = render_conversion(net.conversion)
+    page, conversion = output.with_suffix(".html"), net.conversion
+    assert conversion is not None
+    html = render_conversion(conversion)
     write_program(net.program, output)
     write_text(page, html)
-    say.say(str(net.conversion))
+    say.say(str(conversion))
     say.say(f"written: {output} and {page} (opens offline)")
-    return {"output": str(output), "conversion": net.conversion.as_dict()}
+    return {"output": str(output), "conversion": conversion.as_dict()}

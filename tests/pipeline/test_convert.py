@@ -1,7 +1,9 @@
 """An ANN becomes a spiking network: candidates, choice, splits, targets, refusals."""
 
+import json
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -92,7 +94,7 @@ def test_counts_export_as_they_are(ann: nn.Module, tmp_path: Path) -> None:
     net.export(tmp_path / "net.onnx")
     net.verify(tmp_path / "net.onnx", x).require()
     on_grid = net.fold(input_grid=4, merge_pools=True)
-    assert on_grid.conversion is net.conversion
+    assert on_grid.conversion == net.conversion
     manifest = on_grid.export(tmp_path / "c", to="c")
     assert [run["differing"] for run in manifest["verified"]["runs"] if run["against"] == "loihi"] == [0]
 
@@ -263,6 +265,58 @@ def test_the_verb_writes_a_program(tmp_path: Path, ann: nn.Module) -> None:
     assert page.count("<tr>") == 1 + len(result["conversion"]["candidates"])
     with pytest.raises(stl.InputError):
         verbs.convert(f"{tmp_path / 'model.py'}:make", str(tmp_path / "data.npz"), tmp_path / "net.nir")
+    read = stl.read(output)
+    assert read.conversion.as_dict()["candidates"] == tuple(result["conversion"]["candidates"])
+    np.savez(tmp_path / "steps.npz", x=x[None].numpy(), y=y.numpy())
+    verbs.report_graph(output, tmp_path / "steps.npz", output=tmp_path / "report")
+    report = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
+    Page(report)
+    assert read.conversion.verdict in report
+    assert 'id="candidate-table"' in report
+
+
+def test_a_layer_that_is_never_active_gets_a_threshold_of_1(tmp_path: Path) -> None:
+    """A threshold of 1e-38 left no weight in integers."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 4), nn.ReLU(), nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 3)).eval()
+    with torch.no_grad():
+        model[3].weight.abs_().neg_()
+        model[3].bias.fill_(-0.1)
+    net = stl.convert(model, blobs(60)[0], levels=4, progress=False)
+    theta = net.program.by_name["4"].threshold
+    assert theta.reshape(-1).tolist() == [0.25] * 3
+    done = net.fold(input_grid=4, merge_pools=True).export(tmp_path / "c", to="c", progress=False)
+    assert [run["differing"] for run in done["verified"]["runs"] if run.get("against") == "loihi"] == [0]
+
+
+@pytest.mark.parametrize("form", ["counts", "rates"])
+def test_files_keep_the_conversion(form: str, tmp_path: Path, ann: nn.Module) -> None:
+    net = stl.convert(ann, blobs(60), levels=4, form=form, within=1, progress=False)
+    names = ["net.program", "net.nir"][: 1 + (form == "rates")]
+    for name in names:
+        net.fold(input_grid=4, merge_pools=True).export(tmp_path / name, progress=False)
+        assert stl.read(tmp_path / name).conversion == net.conversion
+
+
+DAMAGED = {
+    "no JSON": lambda record: "{",
+    "a field less": lambda record: json.dumps({"form": "counts"}),
+    "text for a number": lambda record: json.dumps(record | {"within": "0.5"}),
+    "a method of its own": lambda record: json.dumps(
+        record | {"candidates": [{**record["candidates"][0], "method": "x"}]}
+    ),
+    "no such candidate": lambda record: json.dumps(record | {"chosen": 99}),
+    "no string": lambda record: 3,
+}
+
+
+@pytest.mark.parametrize("how", DAMAGED)
+def test_a_damaged_record_of_a_conversion_is_refused(how: str, ann: nn.Module) -> None:
+    net = stl.convert(ann, blobs(60), levels=4, progress=False)
+    entry = DAMAGED[how](net.conversion.as_dict())
+    damaged = stl.SpikingGraph(replace(net.program, metadata={**net.program.metadata, "conversion": entry}))
+    with pytest.raises(stl.InputError, match="expected the record of a conversion"):
+        _ = damaged.conversion
 
 
 class PooledSum(nn.Module):

@@ -98,19 +98,26 @@ def test_counts_are_quantised_relus_everywhere(seed: int, tmp_path: Path) -> Non
     assert all(np.array_equal(observed[name].numpy(), counts[name]) for name in names)
 
     net.export(tmp_path / "net.onnx")
-    net.export(tmp_path / "c", to="c")
     onnx = net.verify(tmp_path / "net.onnx", x).as_dict()["runs"]
-    c = net.verify(tmp_path / "c", x).as_dict()["runs"]
     assert [each["differing"] for each in onnx if each["against"] == "reference"] == [0]
-    assert [each["differing"] for each in c if each["against"] == "loihi"] == [0]
-
-    refused = [each.slug for each in net.check("verilog").findings if each.severity == "error"]
-    if refused:  # averages of counts before a maximum are sums
-        kinds = [type(layer) for layer in model]
-        assert refused == ["max-pool"]
-        assert kinds[kinds.index(nn.AvgPool2d) + 1] is nn.MaxPool2d
-    elif simulators():
-        assert differing_in_verilog(program, x) == 0
+    refused = {
+        target: [each.slug for each in net.check(target).findings if each.severity == "error"]
+        for target in ("c", "verilog")
+    }
+    kinds = [type(layer) for layer in model]
+    behind_average = kinds[kinds.index(nn.AvgPool2d) + 1] if nn.AvgPool2d in kinds else None
+    if refused["c"]:  # an average that weights and a skip read
+        assert refused["c"] == ["no-neuron"]
+        assert behind_average is Residual
+    else:
+        net.export(tmp_path / "c", to="c")
+        c = net.verify(tmp_path / "c", x).as_dict()["runs"]
+        assert [each["differing"] for each in c if each["against"] == "loihi"] == [0]
+    if not refused["verilog"]:
+        assert not simulators() or differing_in_verilog(program, x) == 0
+    elif refused["verilog"] != refused["c"]:  # the maximum of averages is one of sums
+        assert refused["verilog"] == ["max-pool"]
+        assert behind_average is nn.MaxPool2d
 
     without_biases = tuple(
         replace(node, bias=None) if isinstance(node, ir.Conv | ir.Linear) else node for node in program.nodes
@@ -119,4 +126,5 @@ def test_counts_are_quantised_relus_everywhere(seed: int, tmp_path: Path) -> Non
     assert any((other[name] != counts[name]).any() for name in names)
     off_grid = drawn.random(x.shape, np.float32)
     rounded = (np.round(off_grid * 16) / 16).astype(np.float32)
-    assert not np.array_equal(run(program, off_grid[None]).y, run(program, rounded[None]).y)
+    exact, off = (run(program, each[None], record=names).recorded for each in (rounded, off_grid))
+    assert any((exact[name] != off[name]).any() for name in names)

@@ -15,10 +15,17 @@ from stl_deploy.report.page.templates import joules, template
 
 
 def render_conversion(conversion: Conversion) -> str:
-    """Return one self-contained page; without labels it has no picture."""
+    """Return one self-contained page."""
+    return template("conversion.html").render(section_of(conversion))
+
+
+def section_of(conversion: Conversion | None) -> dict[str, Any]:
+    """Return what candidates.html shows: the verdict, the table and, with labels, the picture."""
+    if conversion is None:
+        return {"conversion": None}
     with style():
         drawn = None if conversion.held_out[1] is None else Markup(_draw(conversion.as_dict()))
-    return template("conversion.html").render(conversion=conversion, head=HEAD, plot=drawn)
+    return {"conversion": conversion, "columns": HEAD, "plot": drawn}
 
 
 def _draw(conversion: Mapping[str, Any]) -> str:

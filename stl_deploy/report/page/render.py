@@ -11,8 +11,10 @@ import numpy as np
 
 from stl_deploy.errors import InputError
 from stl_deploy.graph.compare import ParityRow
+from stl_deploy.pipeline.conversion import Conversion
 from stl_deploy.pipeline.parity import Accuracy
 from stl_deploy.report.page.against_energy import points_of
+from stl_deploy.report.page.conversion import section_of
 from stl_deploy.report.page.plots import RESOURCES, plots
 from stl_deploy.report.page.templates import count, template
 
@@ -43,6 +45,7 @@ def render_report(data: ReportData) -> str:
         missing=_missing(report, drawn),
         glossary=GLOSSARY,
         resources=RESOURCES,
+        **section_of(data.conversion),
     )
 
 
@@ -199,7 +202,7 @@ class ReportData:
     summary: run settings, label to text. curves: one record per epoch (``epoch``, ``loss``,
     ``train_accuracy``, ``validation_loss``, ``validation_accuracy``, ``rates`` {layer: rate}; others are kept).
     tradeoff: accuracy against energy, as `stl_deploy.pipeline.tradeoff.Tradeoff.as_dict` has it.
-    raster_sample: which sample the raster shows. environment: versions and machine, label to text.
+    conversion: of an ANN. raster_sample: which sample the raster shows. environment: versions and machine, by label.
     """
 
     title: str
@@ -212,6 +215,7 @@ class ReportData:
     parity: Sequence[ParityRow] = ()
     energy: Mapping[str, Any] | None = None
     tradeoff: Mapping[str, Any] | None = None
+    conversion: Conversion | None = None
     assumptions: Sequence[str] = ()
     environment: Mapping[str, str | None] = field(default_factory=dict)
 

@@ -66,8 +66,6 @@ _INSTEAD = {
     ),
     **dict.fromkeys(("hardswish", "hardsigmoid", "_prelu_kernel", "mish", "rrelu_with_noise", "glu"), _ACTIVATION),
 }
-CLIPS = ("clamp", "clamp_min", "clamp_max", "maximum", "minimum", "relu", "hardtanh")
-"""Operations that bound a potential."""
 
 
 def unforeseen(error: Exception) -> str:

@@ -21,10 +21,10 @@ from stl_deploy.exporters.targets import format_of
 from stl_deploy.exporters.verilog import simulator
 from stl_deploy.exporters.verilog.devices import DEVICES, GENERIC
 from stl_deploy.exporters.verilog.fits import Memory, blocks_of, loaded_blocks, ram_blocks, require_fits, varying_bits
-from stl_deploy.exporters.verilog.folder import ENGINE, read_folder
+from stl_deploy.exporters.verilog.folder import read_folder
 from stl_deploy.exporters.verilog.lower import make_plan
 from stl_deploy.exporters.verilog.maps import chunks
-from stl_deploy.exporters.verilog.render import engine_text
+from stl_deploy.exporters.verilog.render import ENGINE, engine_text
 from stl_deploy.exporters.verilog.simulator import MISSING, simulators
 from stl_deploy.exporters.verilog.synthesis import FAMILIES, FLOWS, NETLIST, after_synthesis, synthesise
 from stl_deploy.exporters.verilog.target import Verilog, VerilogFormat, VerilogOptions
