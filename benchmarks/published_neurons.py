@@ -1,4 +1,4 @@
-"""Capture networks of published neurons, export both ONNX forms, cost them, and compare every spike.
+"""Capture networks of published neurons, export both ONNX forms and C with float32, cost them, compare every spike.
 
 Fifty kinds, each in a feed-forward and a recurrent layer, and networks whose layers are more than a neuron's
 arithmetic: ``python -m benchmarks.published_neurons -o docs/measurements``.
@@ -20,6 +20,8 @@ from torch import Tensor, nn
 
 import stl_deploy as stl
 from stl_deploy.errors import StlDeployError
+from stl_deploy.exporters.c.floats.target import CFloats
+from stl_deploy.exporters.c.options import COptions
 from stl_deploy.exporters.onnx.export import export_onnx
 from stl_deploy.exporters.onnx.model import OnnxModel, OnnxStream
 from stl_deploy.graph.cell import Cell
@@ -33,7 +35,7 @@ from tests.tracing.structures import IMAGES, STRUCTURES, X
 class Row:
     """One network. refused: why it is not captured or costed. states: values that the Cells' proof calls measured.
 
-    compared, differing: spikes of the reference run, of ONNX's sequence and of its steps. apart: the largest
+    compared, differing: spikes of the reference run, of ONNX's sequence and its steps, and of C. apart: the largest
     difference of an output from the module's.
     """
 
@@ -64,7 +66,8 @@ def row(name: str, model: nn.Module, x: Tensor, folder: Path) -> Row:
     names = [node.name for node in net.program.compared]
     expected = net.simulate(x.numpy(), record=True)
     made.apart = float(np.abs(expected.y - model(x).detach().numpy()).max())
-    for spikes in _in_onnx(net, folder, names):
+    in_c = CFloats(net.program, COptions()).run(net.sample, record=True).recorded
+    for spikes in [*_in_onnx(net, folder, names), in_c]:
         made.compared += sum(spikes[name].size for name in names)
         made.differing += sum(int((spikes[name] != expected.spikes[name]).sum()) for name in names)
     return made
@@ -97,9 +100,9 @@ def table(rows: list[Row]) -> str:
         "# Networks of published neurons",
         "",
         "Each neuron is written anew from its paper's equations; weights and input are drawn. *Spikes*: those of the",
-        "reference run against the module's, and of both ONNX forms against the reference run. *Apart*: the largest",
-        "difference of an output from the module's. *Measured*: operations that libraries round otherwise, so",
-        "that equal spikes are measured, not proved. Every network's energy was modelled.",
+        "reference run against the module's, and of both ONNX forms and C with float32 against the reference run.",
+        "*Apart*: the largest difference of an output from the module's. *Measured*: operations that libraries round",
+        "otherwise, so that equal spikes are measured, not proved. Every network's energy was modelled.",
         "",
         f"{len(entered)} of {len(rows)} networks enter. Repeat it with `make published`.",
         "",
