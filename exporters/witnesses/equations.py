@@ -18,6 +18,7 @@ from stl_deploy._util.remedies import option
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.exporters.witnesses.connections import Connections, conv_connections, dense_connections
 from stl_deploy.graph import program as ir
+from stl_deploy.graph.neuron_cells import as_cell
 
 LONGEST = 256
 """Steps of the longest delay."""
@@ -32,7 +33,7 @@ class Group:
     """A node, or its summed input. reads: (place of the group, steps ago) of x0, x1, ...
 
     synapses: whether these come through weights. constants: names of arrays with one value a neuron; state: variables,
-    which start at 0 (v at a constant ``v_start``). keep: whether its output is recorded; binary: is that 0 or 1.
+    which start at 0, or at a constant ``start_NAME``. keep: whether its output is recorded; binary: is that 0 or 1.
     """
 
     name: str
@@ -104,7 +105,7 @@ def _fill(node: ir.Node, group: Group) -> Arrays:
             constants = _delay(node, group)
         case _:
             assert isinstance(node, ir.Neuron)
-            constants = _neuron(node, group, x)
+            constants = _neuron(node, group)
     group.constants = list(constants)
     return {name: _each(array, node) for name, array in constants.items()}
 
@@ -158,64 +159,41 @@ def _delay(node: ir.Delay, group: Group) -> dict[str, NDArray[Any]]:
     return {f"takes{i}": node.steps == step for i, step in enumerate(steps)}
 
 
-def _neuron(node: ir.Neuron, group: Group, x: str) -> dict[str, NDArray[Any]]:
-    if node.adaptation is not None:
-        raise _not_here(node, "adapting-threshold", "its threshold adapts")
-    if node.i_start is not None:
-        raise _not_here(node, "i-start", "its current does not start at 0")
-    given = {name: getattr(node, name) for name in ("decay", "gain", "offset", "v_reset", "v_min", "v_start")}
-    given["theta"] = node.threshold
-    if node.synapse is not None:
-        given |= {"syn_decay": node.synapse.decay, "syn_gain": node.synapse.gain}
-    constants = {name: array for name, array in given.items() if array is not None}
-    group.state = ["v"]
+def _neuron(node: ir.Neuron, group: Group) -> dict[str, NDArray[Any]]:
+    """Write the operations of a neuron's Cell; integers end a block, so that the next one reads them in float32."""
+    cell = as_cell(node)
+    block = list[str]()
+    for operation in cell.operations:
+        if operation.op not in _WRITTEN:
+            raise _not_here(node, "rounding", "it rounds its number of spikes to the nearest, halves to even")
+        args = [name if name in cell.names else f"n_{name}" for name in operation.args]
+        block.append(f"n_{operation.name} = {_WRITTEN[operation.op].format(*args)}")
+        if operation.dtype == "bool" or operation.op == "trunc":
+            group.code.append("\n".join(block))
+            block = []
+    group.state = [f"n_{operation.name}" for operation in cell.operations] + [
+        f"n_{state.name}" for state in cell.states
+    ]
+    block += [f"out = n_{cell.outputs[0]}", *(f"n_{state.name} = n_{state.next}" for state in cell.states)]
+    group.code.append("\n".join(block))
     group.keep = node.spiking
     group.binary = node.spiking and not node.multi_spike
-    over = node.reset == "snntorch_subtract_now" and node.spiking and node.decay is not None
-    if over:
-        group.state.append("over")
-        group.code.append("over = int(v > theta)")
-    group.code.append("\n".join([f"x = {x}", *_charge(node, group, over)]))
-    if not node.spiking:
-        group.code.append("out = v")
-        return constants
-    if node.multi_spike:
-        if node.rounding != "down":
-            raise _not_here(node, "rounding", "it rounds its number of spikes to the nearest")
-        group.code += ["out = int(v/theta)", "out = out*int(out > 0)"]
-        group.code += [f"out = clip(out, 0, {node.cap})"] if node.cap is not None else []
-    else:
-        group.code.append(f"out = int(v {'>' if node.compare == 'gt' else '>='} theta)")
-    if node.decay is not None:
-        resets = {
-            "value": _to_value(node),
-            "subtract": "v = v - theta*out",
-            "snntorch_subtract_now": "v = v - theta*(out - over)",
-        }
-        group.code += [resets[node.reset]] if node.reset in resets else []
-    return constants
+    started = {f"start_n_{state.name}": state.start for state in cell.states if state.start.any()}
+    return started | {f"n_{constant.name}": constant.value for constant in cell.constants}
 
 
-def _charge(node: ir.Neuron, group: Group, over: bool) -> list[str]:
-    lines: list[str] = []
-    if node.synapse is not None:
-        group.state.append("current")
-        lines += ["x = x*syn_gain"] if node.synapse.gain is not None else []
-        if node.synapse.rule == "euler":
-            lines += ["current = current*syn_decay", "current = current + x"]
-        else:
-            lines += ["current = current + x", "current = current*syn_decay"]
-        lines.append("x = current")
-    lines += ["x = x*gain"] if node.gain is not None else []
-    lines += ["v = x"] if node.decay is None else ["v = v*decay", "v = v + x"]
-    lines += ["v = v + offset"] if node.offset is not None else []
-    if node.delayed_reset:
-        lines.append(_to_value(node) if node.reset == "value_delayed" else "v = v - theta*out")
-    lines += ["v = v - theta*over"] if over else []
-    lines += ["v = clip(v, v_min, inf)"] if node.v_min is not None else []
-    return lines
-
-
-def _to_value(node: ir.Neuron) -> str:
-    """In the block of its own, or where ``out`` is still that of the step before."""
-    return "v = v*int(out <= 0)" + (" + v_reset*int(out > 0)" if node.v_reset is not None else "")
+_WRITTEN = {
+    "add": "{0} + {1}",
+    "sub": "{0} - {1}",
+    "mul": "{0}*{1}",
+    "div": "{0}/{1}",
+    "gt": "int({0} > {1})",
+    "ge": "int({0} >= {1})",
+    "cast": "{0}",
+    "where": "{1}*{0} + {2}*(1 - {0})",
+    "max": "clip({0}, {1}, inf)",
+    "min": "clip({0}, -inf, {1})",
+    "floor": "floor({0})",
+    "trunc": "int({0})",
+}
+"""Brian2's expressions of a Cell's operations on finite values."""

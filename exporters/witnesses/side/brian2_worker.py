@@ -108,9 +108,7 @@ def rest(described: list[dict[str, Any]], groups: list[Any], arrays: dict[str, A
     for place, (group, made) in enumerate(zip(described, groups, strict=True)):
         past = [name for name in made.variables if name.startswith("past")]
         for name in ["out", *group["state"], *past]:
-            getattr(made, name)[:] = 0
-        if "v_start" in group["constants"]:
-            made.v[:] = arrays[f"{place}.v_start"]
+            getattr(made, name)[:] = arrays.get(f"{place}.start_{name}", 0)
 
 
 if __name__ == "__main__":

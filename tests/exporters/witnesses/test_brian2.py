@@ -19,7 +19,19 @@ from stl_deploy.exporters.witnesses.connections import conv_connections, dense_c
 from stl_deploy.exporters.witnesses.environment import BRIAN2
 from stl_deploy.exporters.witnesses.target import Brian2
 from stl_deploy.graph.kernels import apply
-from stl_deploy.graph.program import Conv, Delay, Input, Linear, Neuron, Operand, Output, Pool, Program
+from stl_deploy.graph.program import (
+    Adaptation,
+    Conv,
+    Delay,
+    Input,
+    Linear,
+    Neuron,
+    Operand,
+    Output,
+    Pool,
+    Program,
+    Synapse,
+)
 from stl_deploy.graph.run import run
 from tests.exporters.witnesses import stand_in
 from tests.graph.oracle import dialects, nets
@@ -36,8 +48,7 @@ def read(program: Program, x: Any) -> dict[str, Any]:
     outs = [np.zeros((steps, group["size"]), F) for group in groups]
     states = [{name: np.zeros(group["size"], F) for name in ("out", *group["state"])} for group in groups]
     for place, state in enumerate(states):
-        if "v_start" in groups[place]["constants"]:
-            state["v"] = arrays[f"{place}.v_start"].copy()
+        state |= {name: arrays[f"{place}.start_{name}"] for name in state if f"{place}.start_{name}" in arrays}
     for t in range(steps):
         for place, group in enumerate(groups):
             own = states[place]
@@ -53,6 +64,7 @@ def read(program: Program, x: Any) -> dict[str, Any]:
             fixed = {name: arrays[f"{place}.{name}"] for name in group["constants"]}
             for block in group["code"]:
                 names = {**fixed, **own, "int": lambda a: a.astype(np.int32), "clip": np.clip, "inf": F(np.inf)}
+                names["floor"] = np.floor
                 exec(block, names)
                 own.update({name: np.asarray(names[name], F) for name in ("out", *group["state"])})
             outs[place][t] = own["out"]
@@ -187,6 +199,26 @@ def test_every_reset_is_the_reference_bit_for_bit(reset: Any, compare: Any) -> N
     x = np.random.default_rng(2).integers(0, 4, (40, 4)).astype(F)
     expected = run(program, x[:, None]).y[:, 0]
     assert 0.2 < expected.mean() < 0.9
+    np.testing.assert_array_equal(read(program, x)["out"], expected)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"adaptation": Adaptation(F(0.9), F(0.3), "adapted", F(0.5)), "reset": "subtract"},
+        {"synapse": Synapse("exp_add", F(0.7), None), "i_start": F(1.5), "v_start": F(-0.5)},
+        {"multi_spike": True, "rounding": "half_up", "cap": 3, "reset": "subtract"},
+        {"multi_spike": True, "reset": "subtract", "v_min": F(-1)},
+    ],
+    ids=["adapting", "starts", "half up", "down"],
+)
+def test_every_field_is_the_reference_bit_for_bit(fields: dict[str, Any]) -> None:
+    lif = Neuron(name="lif", shape=(4,), operands=(Operand("in"),), decay=F(0.7), threshold=F(1.1), **fields)
+    ends = Input(name="in", shape=(4,), operands=()), Output(name="out", shape=(4,), operands=(Operand("lif"),))
+    program = Program((ends[0], lif, ends[1]), 1e-4)
+    x = np.random.default_rng(2).normal(0.4, 1, (40, 4)).astype(F)
+    expected = run(program, x[:, None]).y[:, 0]
+    assert expected.mean() > 0.05
     np.testing.assert_array_equal(read(program, x)["out"], expected)
 
 
