@@ -124,8 +124,8 @@ def load_dataset(config: DatasetConfig, raw: Raw | None = None) -> Dataset:
         if not len(split):
             remedy = "smaller test_fraction or validation_fraction" if name == "train" else f"larger {name}_fraction"
             groups = 0 if raw.groups is None else len(np.unique(raw.groups))
-            if groups:
-                remedy += f", or more groups: found {groups}, each of which goes into one split"
+            own = f"groups: found {groups}, each of which goes into one split" if groups else "samples"
+            remedy += f", or more {own}"
             raise InputError(f"dataset {config.name}: the {name} split is empty; use a {remedy}")
     _check_colours(config, splits["train"])
     return Dataset(config.name, shape, classes, **splits, class_names=config.classes, digest=raw.digest)

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from stl_deploy._util.arrays import as_array
 from stl_deploy._util.npz import names_in, read_npz
+from stl_deploy._util.remedies import did_you_mean
 from stl_deploy.config.schema import DatasetConfig
 from stl_deploy.data import ArrayData, from_arrays, from_datasets, load_dataset
 from stl_deploy.data.datasets import drawn
 from stl_deploy.data.own.arrays import GROUP
+from stl_deploy.data.registry import names
 from stl_deploy.errors import InputError
 from stl_deploy.pipeline.evaluate_graph import labelled_batches
 
 _DRAWN = {"_test": 0.5, "_val": 0.1}
 """Shares of the samples that are drawn for splits that are not given."""
+_AT_ONCE = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,9 +67,11 @@ def _arrays(data: Any) -> Mapping[str, Any]:
     if isinstance(data, ArrayData):
         return data.arrays
     if isinstance(data, str | Path):
-        return _read(Path(data)) if Path(data).exists() else _loaded(DatasetConfig(name=str(data)))
+        return _read(Path(data)) if Path(data).exists() else _named(str(data))
     if isinstance(data, Tensor | np.ndarray):
         return {"x": as_array(data)}
+    if (unlabelled := _unlabelled(data)) is not None:
+        return {"x": unlabelled}
     if (
         isinstance(data, tuple | list)
         and len(data) == 2
@@ -79,6 +85,27 @@ def _arrays(data: Any) -> Mapping[str, Any]:
         xs, ys = zip(*batches, strict=True)
         return from_arrays(np.concatenate([as_array(x) for x in xs]), np.concatenate(ys)).arrays
     return from_datasets(data).arrays
+
+
+def _unlabelled(data: Any) -> NDArray[Any] | None:
+    """Return the samples of a Dataset, or of a loader's batches, that has no labels; None for other data."""
+    if isinstance(data, torch.utils.data.Dataset) and isinstance(data, Sized) and len(data):
+        data = torch.utils.data.DataLoader(data, batch_size=_AT_ONCE)
+    if not isinstance(data, torch.utils.data.DataLoader):
+        return None
+    first = next(iter(data), None)
+    if not isinstance(first, Tensor) and not (isinstance(first, list | tuple) and len(first) == 1):
+        return None
+    batches = (batch if isinstance(batch, Tensor) else batch[0] for batch in data)
+    return np.concatenate([as_array(batch) for batch in batches])
+
+
+def _named(name: str) -> Mapping[str, Any]:
+    """Return the arrays of a ready-made dataset."""
+    if name not in names():
+        close = did_you_mean(name, names())
+        raise InputError(f"data: expected a dataset's name, an npz file or a folder; found no '{name}'{close}")
+    return _loaded(DatasetConfig(name=name))
 
 
 def _read(path: Path) -> Mapping[str, Any]:

@@ -195,7 +195,11 @@ class _Search:
         if part is None:
             return None
         x, labels = part
-        return right_of(run_in_parts(self.ann, x), labels, self.readout.population) / len(labels)
+        scores = run_in_parts(self.ann, x)
+        classes = scores.shape[-1] // self.readout.population
+        if (most := int(labels.max())) >= classes:
+            raise InputError(f"data: expected labels below {classes}, one for each output; found {most}")
+        return right_of(scores, labels, self.readout.population) / len(labels)
 
     def run(self) -> Iterator[tuple[Program, Candidate]]:
         """Yield candidates, the fewest levels first, until one is within the points."""

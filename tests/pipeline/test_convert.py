@@ -146,6 +146,37 @@ def test_every_form_of_data_gives_the_same_network(form: str, ann: nn.Module, tm
     assert net.conversion.samples in (24, 60)  # an npz file's splits are those of training
 
 
+@pytest.mark.parametrize("form", ["array", "npz", "dataset", "loader", "loader of tensors"])
+def test_every_form_of_data_may_lack_labels(form: str, ann: nn.Module, tmp_path: Path) -> None:
+    x, _ = blobs(40)
+    np.savez(tmp_path / "x.npz", x=x.numpy())
+    dataset = torch.utils.data.TensorDataset(x)
+    data = {
+        "array": x,
+        "npz": tmp_path / "x.npz",
+        "dataset": dataset,
+        "loader": torch.utils.data.DataLoader(dataset, batch_size=7),
+        "loader of tensors": torch.utils.data.DataLoader(x, batch_size=7),
+    }[form]
+    net = stl.convert(ann, data, levels=4, progress=False)
+    assert net.program.digest() == stl.convert(ann, x, levels=4, progress=False).program.digest()
+    assert "no labels" in net.conversion.verdict
+
+
+def test_data_that_are_no_data_are_named(ann: nn.Module, tmp_path: Path) -> None:
+    x, y = blobs(40)
+    beyond = torch.where(torch.arange(40) % 4 == 0, 3, y)
+    with pytest.raises(stl.InputError, match="labels below 3, one for each output; found 3"):
+        stl.convert(ann, (x, beyond), levels=4, progress=False)
+    with pytest.raises(stl.InputError, match=r"npz file or a folder; found no 'none\.npz'"):
+        stl.convert(ann, "none.npz", progress=False)
+    with pytest.raises(stl.InputError, match=r"found no 'mnistt' .*'mnist'"):
+        stl.convert(ann, "mnistt", progress=False)
+    np.savez(tmp_path / "one.npz", x=x[:1].numpy(), y=0 * y[:1].numpy())
+    with pytest.raises(stl.InputError, match=r"split is empty; use .* or more samples"):
+        stl.convert(ann, tmp_path / "one.npz", progress=False)
+
+
 @pytest.mark.parametrize("change", [lambda x: 255 * x, lambda x: (x - 0.5) / 0.1, lambda x: 0 * x])
 def test_data_that_are_not_as_in_training_are_warned_of(change: Callable[[Tensor], Tensor], ann: nn.Module) -> None:
     x, y = blobs()
