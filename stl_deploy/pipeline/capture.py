@@ -214,8 +214,7 @@ def _proved(model: nn.Module, x: Any, batch: Tensor, few: Tensor, traced: Traced
     stage("proving on x")
     proof = None
     if verify:
-        proof = replace(_prove(model, traced, folded, batch), matrices=matrices)
-        proof = replace(proof, warnings=(*proof.warnings, *gradient_warnings(model, few, call, traced.made)))
+        proof = replace(_prove(original, batch), matrices=matrices)
     inner = model._orig_mod if isinstance(model, Packed) else model
     return SpikingGraph(
         folded.program,
@@ -410,7 +409,8 @@ def _fold(traced: Traced) -> FoldedLayers:
         raise CaptureError(reason + in_module(where or NOWHERE), line=line, layer=layer) from None
 
 
-def _prove(model: nn.Module, traced: Traced, folded: FoldedLayers, x: Tensor) -> Proof:
+def _prove(captured: Captured, x: Tensor) -> Proof:
+    model, traced, folded = captured.model, captured.traced, captured.folded
     call, axis = traced.call, batch_axis(traced.call)
     replayed = ReplayProof(model, traced, x)
     values = replayed.run()
@@ -427,6 +427,7 @@ def _prove(model: nn.Module, traced: Traced, folded: FoldedLayers, x: Tensor) ->
         *type_warnings(traced.steps),
         *version_warnings(model),
         *axis_warnings(model, x, call, folded.program, traced.length if replayed.fixed_steps else None),
+        *(() if replayed.with_gradients else gradient_warnings(model, captured.few, call, traced.made)),
     )
     compared, runs = replayed.compared, tuple(replayed.done)
     sizes_of_x = *leading(array), call.time

@@ -286,3 +286,58 @@ def test_one_step_of_x_that_all_read_is_named(at: int) -> None:
         stl.capture(Remembers(lambda model, x: model.spikes(model.enter(x - x[at : at + 1]))), x)
     net = stl.capture(Remembers(lambda model, x: model.spikes(model.enter(x))), x - x[at : at + 1])
     assert net.proof is not None
+
+
+class Behind(Remembers):
+    """Leaky neurons behind an operation on spikes of ``steps`` ago."""
+
+    def __init__(self, change: Callable[[Any, Tensor], Tensor], steps: int, how: str) -> None:
+        super().__init__(lambda model, x: model.leave(model.spikes(model.changed(model.spikes(2 * model.enter(x))))))
+        self.inner, self.leave = nn.Linear(5, 5), nn.Linear(5, 3)
+        self.change, self.waits, self.how = change, steps, how
+
+    def changed(self, spikes: Tensor) -> Tensor:
+        if self.how == "queued":
+            waiting, found = deque([torch.zeros_like(spikes[0])] * self.waits), []
+            for fired in spikes:
+                waiting.append(fired)
+                found.append(self.change(self, waiting.popleft()))
+            return torch.stack(found)
+        late = functional.pad(spikes, (0, 0, 0, 0, self.waits, 0))[: len(spikes)]
+        return self.change(self, late) if self.how == "at once" else torch.stack([self.change(self, s) for s in late])
+
+
+CHANGES: dict[str, Callable[[Any, Tensor], Tensor]] = {
+    "a constant added": lambda model, s: s + 0.1,
+    "a gain and a constant": lambda model, s: 0.3 * s + 0.05,
+    "a layer with a bias": lambda model, s: model.inner(s),
+    "a layer and a ReLU": lambda model, s: model.inner(s).relu(),
+    "neurons fire of the constant": lambda model, s: 1 - s,
+}
+
+
+def test_a_layer_reads_spikes_and_the_same_spikes_late() -> None:
+    model = Remembers(lambda model, x: model.spikes(both(model, model.spikes(2 * model.enter(x)))))
+    model.inner = nn.Linear(5, 5)
+
+    def both(model: Remembers, s: Tensor) -> Tensor:
+        return model.inner(s) + model.inner(functional.pad(s, (0, 0, 0, 0, 2, 0))[: len(s)])
+
+    x = torch.rand(12, 3, 6, generator=torch.Generator().manual_seed(1))
+    require_same(model, x, 3 * torch.rand(20, 5, 6) - 1)
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize("how", ["at once", "each", "queued"])
+@pytest.mark.parametrize("name", CHANGES)
+def test_what_is_made_of_the_zeros_before_a_delay_has_arrived(name: str, how: str, steps: int) -> None:
+    x = torch.rand(12, 3, 6, generator=torch.Generator().manual_seed(1))
+    model = Behind(CHANGES[name], steps, how)
+    try:
+        net = stl.capture(model, x)
+    except CaptureError:
+        assert how != "at once"  # where neurons fire before anything arrives, all steps are given at once
+        assert name.startswith("neurons fire") or (how, steps) == ("queued", 3)
+        return
+    for given in (x, 3 * torch.rand(20, 5, 6) - 1):
+        np.testing.assert_array_equal(net.simulate(given.numpy()).y, model(given).detach().numpy())

@@ -702,6 +702,10 @@ def test_a_compiled_module_is_captured_uncompiled() -> None:
     assert net.name == "loop"
     assert net.original is not None
     assert net.original.model is model
+    nested = torch.compile(nn.Sequential(torch.compile(model)))
+    torch._dynamo.utils.counters.clear()
+    stl.capture(nested, x)
+    assert not torch._dynamo.utils.counters["frames"]  # each run would compile for minutes on a busy machine
     hooked = torch.compile(model)
     hooked.register_forward_hook(lambda module, inputs, output: output * 3)
     assert uncompiled(hooked) is hooked

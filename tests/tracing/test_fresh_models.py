@@ -417,21 +417,21 @@ def test_a_run_that_loads_torchs_compiler_is_run_once_more_without_it(
             raise CaptureError("compiled code cannot be recorded")
         return len(loaded)
 
-    assert running._uncompiled(run) == 2
+    assert running._again_if_loaded(run) == 2
     assert loaded == [False, True]
 
 
 def test_a_run_without_torchs_compiler_does_not_load_it(monkeypatch: pytest.MonkeyPatch) -> None:
     compiler = torch._dynamo
     monkeypatch.delitem(sys.modules, "torch._dynamo")
-    assert running._uncompiled(lambda: 3) == 3
+    assert running._again_if_loaded(lambda: 3) == 3
     assert "torch._dynamo" not in sys.modules
 
     def refused() -> int:
         raise CaptureError("refused")
 
     with pytest.raises(CaptureError, match="refused"):
-        running._uncompiled(refused)
+        running._again_if_loaded(refused)
     assert "torch._dynamo" not in sys.modules
     sys.modules["torch._dynamo"] = compiler
 

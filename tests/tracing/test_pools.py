@@ -156,3 +156,48 @@ def test_a_line_that_is_pooled_as_an_image(pool: Callable[..., Tensor], kernel: 
 def test_a_pool_that_no_graph_holds_is_refused(pool: Callable[[Tensor], Tensor], reason: str) -> None:
     with pytest.raises(CaptureError, match=reason):
         stl.capture(Pooled(pool), X)
+
+
+@pytest.mark.parametrize("time", ["first", "second"])
+@pytest.mark.parametrize(
+    "pool",
+    [
+        lambda h: functional.avg_pool1d(h, 2),
+        lambda h: functional.max_pool1d(h, 3, 2),
+        lambda h: functional.adaptive_avg_pool1d(h, 4),
+        lambda h: functional.avg_pool2d(h.unflatten(2, (2, 4)), 2).flatten(2),
+    ],
+    ids=["average", "maximum", "adaptive", "images"],
+)
+def test_samples_in_the_place_of_channels_are_pooled_each_by_itself(
+    pool: Callable[[Tensor], Tensor], time: str
+) -> None:
+    class Rows(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.enter, self.leave = nn.Linear(6, 8), nn.LazyLinear(3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            v, found = torch.zeros(x.shape[1 - axis], 8), []
+            for current in self.enter(x).unbind(axis):
+                v = 0.9 * v + current
+                found.append((v > 0.4).float())
+                v = v - 0.4 * found[-1]
+            return self.leave(pool(torch.stack(found, axis)))
+
+    axis = ("first", "second").index(time)
+    model, x = Rows(), torch.rand(5, 7, 6) * 2
+    model(x)
+    net = stl.capture(model, x, time=time)
+    y = net.simulate(x.transpose(0, axis).numpy()).y
+    np.testing.assert_allclose(y, model(x).transpose(0, axis).detach(), rtol=1e-5, atol=1e-6)
+
+
+def test_a_pool_over_time_is_refused_by_its_line() -> None:
+    class OverTime(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return functional.avg_pool1d(x.permute(1, 2, 0), 2).permute(2, 0, 1)
+
+    with pytest.raises(CaptureError, match=r"test_pools\.py:\d+: .* mixes time steps or samples"):
+        stl.capture(nn.Sequential(OverTime(), stl.LIF(threshold=0.3)), torch.rand(8, 3, 6))

@@ -187,13 +187,15 @@ def prove_replay(model: nn.Module, traced: Traced, x: Tensor, what: str) -> int:
     return compared
 
 
-def prove_outputs(model: nn.Module, traced: Traced, x: Tensor, what: str, values: Values | None = None) -> int:
+def prove_outputs(
+    model: nn.Module, traced: Traced, x: Tensor, what: str, values: Values | None = None, *, gradients: bool = False
+) -> int:
     """Compare the outputs of the step's graph with the module's on ``x``, without a record of its operations.
 
-    values: what the graph computes on ``x``, if that is known. Returns the number of compared values; raises
-    ComputesOtherwiseError where they differ.
+    values: what the graph computes on ``x``, if that is known. gradients: whether torch records them. Returns the
+    number of compared values; raises ComputesOtherwiseError where they differ.
     """
-    own = run_module(model, x, traced.call)
+    own = run_module(model, x, traced.call, gradients=gradients)
     values = values or replay(traced.steps, steps_of(traced.call, x, traced.length), [])
     length = len(values[traced.steps.output.signal])
     outputs = outputs_of(traced.steps.output, values, length)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import torch
 from torch import Tensor, nn
 
@@ -25,14 +27,15 @@ _AFFORDED, _AFFORDED_CALLS = 2**25, 20_000
 class ReplayProof:
     """Runs of the module beside its captured step.
 
-    compared: values so far; done: the runs, in words; fixed_steps: the module makes a fixed number of steps.
+    compared: values so far; done: the runs, in words; fixed_steps: the module makes a fixed number of steps;
+    with_gradients: torch recorded gradients in one of the runs.
     """
 
     def __init__(self, model: nn.Module, traced: Traced, x: Tensor) -> None:
         self.model, self.traced, self.x = model, traced, x
         self.axis = batch_axis(traced.call)
         self.inside = traced.call.time == "inside"
-        self.compared, self.fixed_steps = 0, False
+        self.compared, self.fixed_steps, self.with_gradients = 0, False, False
         self.done: list[str] = []
         self.samples = max(_MANY_SAMPLES, 2 * x.shape[self.axis])
         self.steps = max(_MANY_STEPS, 4 * x.shape[1 - self.axis])
@@ -53,7 +56,8 @@ class ReplayProof:
             fresh = permuted(sized(self.x, self.axis, samples=_MANY_SAMPLES, steps=few), 6)
             self._succeeds(fresh, counted(few, "step"))
         if not self._many_of_both():
-            self._many_samples(self._many_steps())
+            self._many_steps()
+            self._many_samples()
         self._few_of_each()
         self._succeeds(torch.zeros_like(self._as_recorded(sized(self.x, self.axis, samples=2))), "silent input")
         return values
@@ -102,17 +106,16 @@ class ReplayProof:
         affords = affords and self._operations * self.steps <= _AFFORDED_CALLS
         return affords and self._compares_steps(self.samples, self.steps)
 
-    def _many_samples(self, compared: int) -> None:
-        """Compare as many samples as time allows, the farthest from x in any case; none if half as many were."""
+    def _many_samples(self) -> None:
+        """Compare as many samples as time allows, the farthest from x in any case."""
         samples = max(_FEWEST_OTHERS, min(self.samples, _AFFORDED // (self._values * self.traced.length)))
-        if 2 * compared < samples:
-            self._succeeds(self._others(self.x, samples), counted(samples, "sample"))
+        self._succeeds(self._others(self.x, samples), counted(samples, "sample"))
 
-    def _many_steps(self) -> int:
-        """Compare as many steps as time allows; return of how many samples."""
+    def _many_steps(self) -> None:
+        """Compare as many steps as time allows."""
         steps = min(self.steps, _AFFORDED // (2 * self._values), _AFFORDED_CALLS // self._operations)
-        samples = max(2, min(_MANY_SAMPLES, _AFFORDED // (self._values * steps))) if steps else 0
-        return samples if steps and self._compares_steps(samples, steps) else 0
+        if steps:
+            self._compares_steps(max(2, min(_MANY_SAMPLES, _AFFORDED // (self._values * steps))), steps)
 
     def _compares_steps(self, samples: int, steps: int) -> bool:
         """Compare outputs on so many steps; return whether the module takes and makes them."""
@@ -131,14 +134,18 @@ class ReplayProof:
 
     def _few_of_each(self) -> None:
         """Compare one sample, and one step of several, within the range of x and beyond it."""
-        self._succeeds(permuted(sized(self.x, self.axis, samples=1), 6), "1 sample")
+        one = permuted(sized(self.x, self.axis, samples=1), 6)
+        with suppress(CaptureError):  # without gradients it says why
+            self.with_gradients = self._succeeds(one, "1 sample", gradients=True)
+        if not self.with_gradients:
+            self._succeeds(one, "1 sample")
         if not self.inside:
             self._succeeds(sized(of_each_kind(self.x, self.axis), self.axis, samples=4, steps=1), "1 step")
 
-    def _succeeds(self, given: Tensor, what: str) -> bool:
-        """Compare outputs on ``given``; return whether the module takes it."""
+    def _succeeds(self, given: Tensor, what: str, *, gradients: bool = False) -> bool:
+        """Compare outputs on ``given``; return whether the module takes it. gradients: whether torch records them."""
         try:
-            self.compared += prove_outputs(self.model, self.traced, given, what)
+            self.compared += prove_outputs(self.model, self.traced, given, what, gradients=gradients)
         except FAILURES as error:
             if _differs(error):
                 raise

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -24,9 +25,14 @@ _OWN = (*_TABLES, "_non_persistent_buffers_set")
 _CONTAINERS = (list, deque, dict, set)
 
 
+def compiles() -> bool:
+    """Return whether torch.compile's part of torch is loaded, which takes a second."""
+    return "torch._dynamo" in sys.modules
+
+
 @contextmanager
 def as_found(model: nn.Module) -> Iterator[None]:
-    """Undo everything that the body does to ``model`` and to random generators."""
+    """Undo everything that the body does to ``model`` and to random generators; run what is compiled as written."""
     modules = list(model.modules())
     plain = [module for module in modules if not isinstance(module, torch.jit.ScriptModule)]
     saved = [(module, dict(module.__dict__), {k: dict(module.__dict__[k]) for k in _TABLES}) for module in plain]
@@ -38,7 +44,7 @@ def as_found(model: nn.Module) -> Iterator[None]:
     used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     cuda = torch.cuda.get_rng_state_all() if used else []
     try:
-        with _steps_apart(modules):
+        with _steps_apart(modules), torch.compiler.set_stance("force_eager") if compiles() else nullcontext():
             yield
     finally:
         for module, attributes, tables in saved:

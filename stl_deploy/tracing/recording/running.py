@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -23,6 +22,7 @@ from stl_deploy.tracing.recording.model_state import (
     Weights,
     as_found,
     bring_to_rest,
+    compiles,
     keeps_other_batch,
     names_of,
     shake,
@@ -105,7 +105,7 @@ def record(model: nn.Module, x: Tensor, call: Call, steps: int, *, keep: bool = 
     keep: whether results of comparisons and roundings are kept (``Node.kept``). Raises CaptureError for what has no
     form in a graph.
     """
-    return _uncompiled(lambda: _recorded(model, x, call, steps, keep=keep))
+    return _again_if_loaded(lambda: _recorded(model, x, call, steps, keep=keep))
 
 
 def _recorded(model: nn.Module, x: Tensor, call: Call, steps: int, *, keep: bool) -> Recorded:
@@ -156,7 +156,7 @@ def _stacked(outputs: list[Tensor]) -> Tensor:
 
 def recorded_ops(model: nn.Module, x: Tensor, call: Call) -> list[Op]:
     """Return the operations of one run, without their effect on time."""
-    return _uncompiled(lambda: _ops(model, x, call))
+    return _again_if_loaded(lambda: _ops(model, x, call))
 
 
 def _ops(model: nn.Module, x: Tensor, call: Call) -> list[Op]:
@@ -171,22 +171,18 @@ def _ops(model: nn.Module, x: Tensor, call: Call) -> list[Op]:
     return recorder.ops
 
 
-def _uncompiled(run: Callable[[], R]) -> R:
-    """Run with what torch.compile made as it is written.
-
-    What compiles takes a second to import, so it is left out where it was never loaded; a run that loads it is run once
-    more.
-    """
-    if "torch._dynamo" not in sys.modules:
-        try:
-            made = run()
-        except Exception:
-            if "torch._dynamo" not in sys.modules:
-                raise
-        if "torch._dynamo" not in sys.modules:
+def _again_if_loaded(run: Callable[[], R]) -> R:
+    """Run once more where the run loads what torch.compile needs: `as_found` switches it off from then on."""
+    loaded = compiles()
+    try:
+        made = run()
+    except Exception:
+        if loaded or not compiles():
+            raise
+    else:
+        if loaded or not compiles():
             return made
-    with torch.compiler.set_stance("force_eager"):
-        return run()
+    return run()
 
 
 class Undrawn(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -41,10 +41,10 @@ def _to_shape(unroller: Unroller, op: Op, flow: Flow) -> Flow:
     layout = regroup(flow.layout, shape, unroller.sizes(flow))
     if layout is None:
         raise refuse(f"a reshape to {list(shape)} splits time steps or samples", op)
-    return _moved(unroller, op, flow, layout)
+    return moved(unroller, op, flow, layout)
 
 
-def _moved(unroller: Unroller, op: Op, flow: Flow, layout: Layout) -> Flow:
+def moved(unroller: Unroller, op: Op, flow: Flow, layout: Layout) -> Flow:
     """The same factors in the same order in other dimensions."""
     step = without_time(layout)
     return Flow(tuple(unroller.reshaped(node, step, op.place) for node in flow.nodes), layout)
@@ -98,7 +98,7 @@ def _join(unroller: Unroller, op: Op, *, stacked: bool) -> Flow:
     flows = [unroller.flow(value) for value in op.args[0]]
     dim = (*op.args[1:], op.kwargs.get("dim", 0))[0] % len(op.outputs[0].shape)
     if stacked:
-        flows = [_moved(unroller, op, flow, (*flow.layout[:dim], (), *flow.layout[dim:])) for flow in flows]
+        flows = [moved(unroller, op, flow, (*flow.layout[:dim], (), *flow.layout[dim:])) for flow in flows]
     dims = [flow.layout[dim] for flow in flows]
     if len(flows) == 1 and (stacked or unroller.steps > 1):
         return flows[0]
@@ -193,7 +193,7 @@ def _written_steps(unroller: Unroller, op: Op) -> Flow | None:
     else:
         place = op.args[3] % shape[dim]
         places = range(place, place + 1)
-        part = _moved(unroller, op, part, (*part.layout[:dim], (), *part.layout[dim:]))
+        part = moved(unroller, op, part, (*part.layout[:dim], (), *part.layout[dim:]))
     holds_steps = whole.layout[dim] == (TIME,) if whole.timed else whole.constant and shape[dim] >= unroller.steps
     if not holds_steps or (part.constant and not whole.timed) or part.layout[dim] not in ((), (TIME,)):
         return None

@@ -64,6 +64,7 @@ def elementwise(unroller: Unroller, op: Op) -> Flow:
         kwargs = {"dtype": dtype}
     natural = torch.bool if op.writes is not None and name in _BOOLEAN else dtype  # before it is written elsewhere
     within = op.within if op.writes == 0 and step == layout and layout[0] == (BATCH,) else ()
+    delayed = any(node.constant for flow in flows.values() if not flow.constant for node in flow.nodes)
     made = []
     for t in range(sizes[TIME] if any(TIME in dim for dim in layout) else 1):
         fitted = {value: fit(unroller, flow, layout, t, op) for value, flow in flows.items()}
@@ -73,10 +74,10 @@ def elementwise(unroller: Unroller, op: Op) -> Flow:
         if node.name in _OPPOSITE and op.writes is None and _compares_with_constant(node.args):
             made.append(_opposite(unroller, node))
             continue
-        if all(value.constant for value in fitted.values()):
+        if not delayed and all(value.constant for value in fitted.values()):
             tensors = map_tree((a, k), Node, lambda node: node.tensor)
             node.tensor = node.run(tensors[0], tensors[1], sizes)
-        made.append(cast(unroller, unroller.nodes.make(node), dtype, op))
+        made.append(cast(unroller, unroller.nodes.make(node, (op, t) if delayed else None), dtype, op))
     return Flow(tuple(made), layout)
 
 

@@ -107,9 +107,9 @@ class Nodes:
             self._add(key, node)
         return node
 
-    def make(self, node: Node, step: int | None = None) -> Node:
-        """Return ``node``, or its equal if there is one; ``step`` keeps those of several steps apart."""
-        key = (node.name, _frozen(node.args), _frozen(node.kwargs), node.index, node.dtype, node.layout, step)
+    def make(self, node: Node, own: object = None) -> Node:
+        """Return ``node``, or its equal if there is one; ``own``: what both must be of."""
+        key = (node.name, _frozen(node.args), _frozen(node.kwargs), node.index, node.dtype, node.layout, own)
         equal = self._known.get(key)
         if equal is None:
             self._add(key, node)

@@ -185,6 +185,8 @@ def _batched(unroller: Unroller, op: Op) -> list[Flow]:
     if not all(other.constant for other in others):
         raise refuse(f"'{op.name}' works on two signals at once; expected one signal and constant weights", op)
     first = flow.layout[0]
+    if "pool" in op.name and not {TIME, BATCH}.isdisjoint(flow.layout[1]):
+        return [_pooled_alone(unroller, op, flow)]
     over_steps = op.name == "convolution" and (TIME,) in flow.layout[2:]
     torn = any(isinstance(f, int) for f in first) and not ("batch_norm" in op.name and len(flow.layout) == 2)
     torn = torn and not over_steps
@@ -208,6 +210,22 @@ def _batched(unroller: Unroller, op: Op) -> list[Flow]:
     if any(isinstance(factor, str) for dim in flow.layout[1:] for factor in dim):
         raise _mixes(op, flow)
     return [_per_step(unroller, op, flow, layout)]
+
+
+def _pooled_alone(unroller: Unroller, op: Op, flow: Flow) -> Flow:
+    """Pool where samples or steps stand in the place of channels, each of which is pooled by itself."""
+    leading, channels, *sizes = flow.layout
+    each = leading + channels
+    within = [factor for dim in sizes for factor in dim]
+    if BATCH not in each or any(isinstance(f, int) for f in each) or any(isinstance(f, str) for f in within):
+        raise _mixes(op, flow)
+    pooled = _per_step(
+        unroller,
+        op,
+        along_time.moved(unroller, op, flow, (each, (), *sizes)),
+        (each, (), *of_shape(op.outputs[0].shape[2:])),
+    )
+    return along_time.moved(unroller, op, pooled, (leading, channels, *pooled.layout[2:]))
 
 
 def _mixes(op: Op, flow: Flow) -> CaptureError:
@@ -242,13 +260,14 @@ def _per_step(unroller: Unroller, op: Op, flow: Flow, layout: Layout, axis: int 
     signal = next(value for value in op.inputs if not value.constant)
     folded = layout[axis] if flow.timed else None
     step = tuple(tuple(f for f in dim if f != TIME) for dim in layout if axis == 0 or dim != (TIME,))
+    delayed = any(node.constant for node in flow.nodes)
     made = []
     for t, node in enumerate(flow.nodes):
         inputs = {value: unroller.flow(value).nodes[0] for value in op.inputs} | {signal: node}
         args, kwargs = map_tree((op.args, op.kwargs), Value, inputs.__getitem__)
         each = Node(op.name, op.func, args, kwargs, step, op.outputs[0].dtype, op.place, folded=folded, axis=axis)
         # Behind a delay a layer makes its bias of nothing in the first steps, each of which does as the others do.
-        made.append(unroller.nodes.make(each, t if node.constant else None))
+        made.append(unroller.nodes.make(each, (op, t) if delayed else None))
     return Flow(tuple(made), layout)
 
 

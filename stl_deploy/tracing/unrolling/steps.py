@@ -155,6 +155,9 @@ class _Folding:
                     continue
                 raise self._unequal(a, b, reader)
             if a.constant and b.constant:
+                before = self.earlier.get(reader)
+                if before is not None and before.constant:  # nothing has arrived: each step has its own number
+                    continue
                 raise self._unequal(a, b, reader)
             inner = _arguments(a, b)
             if inner is None:
