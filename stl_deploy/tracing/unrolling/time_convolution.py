@@ -47,9 +47,7 @@ def over_time(unroller: Unroller, op: Op, flow: Flow, layout: Layout, axis: int)
         window = nodes[t : t + span + 1 : dilation[at]]
         args = (window, weight, bias, tuple(stride), tuple(padding), tuple(dilation), op.args[8], axis)
         node = Node(NAME, convolved, args, {}, step, op.outputs[0].dtype, op.place, folded=(TIME,), axis=axis)
-        made.append(
-            unroller.nodes.make(node, (op, t) if all(node_of_step.constant for node_of_step in window) else None)
-        )
+        made.append(unroller.nodes.make(node, (op, t)))
     return Flow(tuple(made), layout)
 
 
@@ -106,7 +104,7 @@ def banded(unroller: Unroller, op: Op, flow: Flow, matrix: Tensor, bias: Tensor 
     for t in range(steps):
         window = series[t : t + len(taps)]
         node = Node(BAND, _row, (window, weights, start), {}, step, op.outputs[0].dtype, op.place, folded=(TIME,))
-        made.append(unroller.nodes.make(node, (op, t) if all(each.constant for each in window) else None))
+        made.append(unroller.nodes.make(node, (op, t)))
     return Flow(tuple(made), flow.layout)
 
 
