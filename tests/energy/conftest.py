@@ -3,6 +3,9 @@
 import pytest
 
 from stl_deploy.energy.chips import lines
+from tests.digits_run import digits_run
+
+__all__ = ["any_size", "digits_run"]
 
 
 @pytest.fixture
