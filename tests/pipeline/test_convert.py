@@ -300,6 +300,8 @@ def test_the_verb_writes_a_program(tmp_path: Path, ann: nn.Module) -> None:
     assert read.conversion.as_dict()["candidates"] == tuple(result["conversion"]["candidates"])
     np.savez(tmp_path / "steps.npz", x=x[None].numpy(), y=y.numpy())
     verbs.report_graph(output, tmp_path / "steps.npz", output=tmp_path / "report")
+    checked = verbs.check(output, targets=["onnx"], input_file=tmp_path / "steps.npz")  # refused when it was printed
+    assert (checked.effects, set(checked.near_threshold)) == ((), {node.name for node in read.program.spiking})
     report = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
     Page(report)
     assert read.conversion.verdict in report

@@ -373,13 +373,6 @@ RUNS = (
         "write it as a Program, -o ",
         lambda room: verbs.check(_capture(room, "Adapting", "net.program")),
     ),
-    Remedy(
-        "verbs/checking.py:measure",
-        lambda room: verbs.measure(_capture(room, "Adapting", "net.program"), room.input),
-        "input_file measures what a .nir file leaves open",
-        "--input measures what a .nir file leaves open",
-        lambda room: verbs.check(_capture(room, "Adapting", "net.program")),
-    ),
 )
 """Remedies of trainings, run folders and captured files."""
 
