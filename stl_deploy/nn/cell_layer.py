@@ -97,6 +97,7 @@ class CellLayer(NodeLayer):
         arrays = (constants | starts).items()
         self.hold(**{key: array.astype(_held(array.dtype.name)) for key, array in arrays})
         self._derivative = surrogate_of(surrogate)
+        self._types = {name: value.dtype for name, value in node.values.items()}
 
     def _constant(self, number: int) -> Tensor:
         return cast(Tensor, getattr(self, f"constant_{number}"))
@@ -136,9 +137,9 @@ class CellLayer(NodeLayer):
 
     def _run(self, operation: Operation, args: list[Tensor]) -> Tensor:
         compare = _COMPARISONS.get(operation.op)
-        if compare is not None and self.node.values[operation.args[0]].dtype == "float32":
+        if compare is not None and self._types[operation.args[0]] == "float32":
             made: Tensor = _Compared.apply(*args, compare, self._derivative)  # type: ignore[no-untyped-call]
             return made
         made = _RUN[operation.op](*args)
-        known = {self.node.values[name].dtype for name in (*operation.args, operation.name)}
+        known = {self._types[name] for name in (*operation.args, operation.name)}
         return made.to(getattr(torch, _held(operation.dtype))) if known & _INTEGERS else made

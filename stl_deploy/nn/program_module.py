@@ -58,7 +58,7 @@ class ProgramModule(nn.Module):
                 f"{len(program.outputs)}; run it as a SpikingGraph"
             )
         self._program = program
-        self._segments = segments(program)
+        self._segments, self._by_name = segments(program), program.by_name
         self.layers = nn.ModuleDict()
         for node in program.nodes:
             if node.name in layers:
@@ -156,10 +156,9 @@ class ProgramModule(nn.Module):
                 return like.new_zeros(batch, *shape)
             return made[name][t] if name in made else values[name][t]
 
-        by_name = self._program.by_name
         for t in range(steps):
             for node in segment:
-                parts = [at(s.node, by_name[s.node].shape, t - s.delay) for s in node.operands]
+                parts = [at(s.node, self._by_name[s.node].shape, t - s.delay) for s in node.operands]
                 x, layer = _combined(node, parts, 1), self.layer(node)
                 arrived[node.name].append(x)
                 if isinstance(layer, Population):
@@ -373,7 +372,7 @@ class Population(NodeLayer):
             state.a = state.a * self.get_buffer("a_decay") + self.get_buffer("a_jump") * state.s
             firing = level = theta + state.a
             if node.compare == "gt":  # the next float, which v >= it must reach
-                firing = level + (torch.nextafter(level, torch.full_like(level, torch.inf)) - level).detach()
+                firing = _next_float(level, 1)
             theta = level if node.adaptation.subtracts == "adapted" else theta
         if theta is not None and node.reset == "subtract_delayed":
             v = v - theta * state.s
@@ -396,7 +395,7 @@ class Population(NodeLayer):
         """θ as the node holds it, which a soft reset subtracts."""
         if self.threshold is None or self.node.compare != "gt" or self.node.multi_spike:
             return self.threshold
-        return torch.nextafter(self.threshold, torch.full_like(self.threshold, -torch.inf))
+        return _next_float(self.threshold, -1)
 
     def _after(self, v: Tensor, s: Tensor, theta: Tensor, over: Tensor | None) -> Tensor:
         match self.node.reset:
@@ -427,6 +426,15 @@ class Population(NodeLayer):
         if self.node.multi_spike:
             return torch.clamp(rounded(v / threshold, self.node.rounding), min=0, max=self.node.cap)
         return spike(v, threshold, self._derivative)
+
+
+def _next_float(x: Tensor, sign: int) -> Tensor:
+    """Return the next float32 above (sign 1) or below (-1), for sizes from 2^-100 on, with the gradient of ``x``.
+
+    In operators that the runtimes of torch.export have: a step of 1.25·2^-24·|x| is 0.6 to 1.25 units in the last
+    place of x, and rounds to one.
+    """
+    return x + x.detach().abs() * (sign * 1.25 * 2.0**-24)
 
 
 _LAYERS: dict[type[ir.Node], Any] = {
