@@ -1,13 +1,14 @@
-"""Our ONNX files in other runtimes: ``python -m benchmarks.runtimes [--runtime NAME ...] [-o DIR]``
+"""Our networks in other runtimes: ``python -m benchmarks.runtimes [--runtime NAME ...] [-o DIR]``
 
-Ten networks, each written in every form, are loaded and run; outputs and spikes are compared with the reference run,
-bit by bit, and the time with ONNX Runtime's. Each runtime gets a virtual environment of its own (pinned in
-requirements/), and every file a process of its own, so that a crash is one row.
+Ten networks, each written in every form of ONNX and by torch.export, are loaded and run; outputs and spikes are
+compared with the reference run, bit by bit, and the time with ONNX Runtime's. Each runtime gets a virtual environment
+of its own (pinned in requirements/), and every file a process of its own, so that a crash is one row.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import re
@@ -15,7 +16,7 @@ import statistics
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,12 +24,14 @@ from typing import Any
 
 import numpy as np
 import onnx
+import torch
 
 from benchmarks.runtimes.networks import NETWORKS
 from benchmarks.timing import QUIET
 from stl_deploy.exporters.onnx import OnnxModel, export_onnx
 from stl_deploy.graph.program import Floats, Program
 from stl_deploy.graph.run import run
+from stl_deploy.nn.program_module import ProgramModule
 from tests.conformance.environments import environment
 
 STEPS, SAMPLES = 8, 2
@@ -39,28 +42,63 @@ FORMS: dict[str, dict[str, Any]] = {
     "step": {"form": "step", "batch": SAMPLES},
 }
 OWN = "onnxruntime"
-RUNTIMES = {OWN: "ONNX Runtime", "openvino": "OpenVINO", "iree": "IREE", "tract": "tract", "emx": "emx C"}
+OF_ONNX = {OWN: "ONNX Runtime", "openvino": "OpenVINO", "iree": "IREE", "tract": "tract", "emx": "emx C"}
+EXPORTED, EXPORTED_STEPS = "torch.export", 4
+OF_TORCH = {"litert": "LiteRT", "executorch": "ExecuTorch"}
+"""They take what torch.export makes of ``net.module()``, which puts out no spikes but those of its last layer."""
+RUNTIMES = OF_ONNX | OF_TORCH
 OPSETS = {"iree": 18}
 """Higher than our lowest: IREE knows GreaterOrEqual from opset 16 on."""
-_DEADLINE = 60
+_DEADLINE = 600
 WORKER = Path(__file__).parent / "worker.py"
 REQUIREMENTS = Path(__file__).parent / "requirements"
 
 
-def measure(runtimes: Mapping[str, Path]) -> list[dict[str, Any]]:
-    """Rows of every network, form and runtime. runtimes: the Python of each."""
-    rows = []
+def measure(runtimes: Mapping[str, Path]) -> Iterator[dict[str, Any]]:
+    """Yield rows of every network, form and runtime. runtimes: the Python of each."""
     for network, make in NETWORKS.items():
         program = make()
         rng = np.random.default_rng(0)
         x = (rng.random((STEPS, SAMPLES, *program.inputs[0].shape)) < 0.4).astype(np.float32)
-        for form, options in FORMS.items():
-            for runtime, python in runtimes.items():
-                print(f"{network}, {form}, {runtime} ...", file=sys.stderr, flush=True)
-                with TemporaryDirectory() as folder:
-                    result = _one(program, x, {**options, "opset": OPSETS.get(runtime)}, runtime, python, Path(folder))
-                rows.append({"network": network, "form": form, "runtime": runtime, **result})
-    return rows
+        own: dict[str, float] = {}
+        for form, runtime in itertools.product((*FORMS, EXPORTED), runtimes):
+            if (form == EXPORTED) != (runtime in OF_TORCH):
+                continue
+            print(f"{network}, {form}, {runtime} ...", file=sys.stderr, flush=True)
+            with TemporaryDirectory() as folder:
+                if form == EXPORTED:
+                    result = _exported(program, x[:EXPORTED_STEPS], runtime, runtimes[runtime], Path(folder))
+                else:
+                    options = {**FORMS[form], "opset": OPSETS.get(runtime)}
+                    result = _one(program, x, options, runtime, runtimes[runtime], Path(folder))
+            if runtime == OWN:
+                own[form] = result["seconds"]
+            if "seconds" in result and form == EXPORTED:
+                result["over_own"] = result["seconds"] / EXPORTED_STEPS / (own["sequence, static"] / STEPS)
+            elif "seconds" in result:
+                result["over_own"] = result["seconds"] / own[form]
+            yield {"network": network, "form": form, "runtime": runtime, **result}
+
+
+def _exported(program: Program, x: Floats, runtime: str, python: Path, folder: Path) -> dict[str, Any]:
+    """Export the network's module by torch, run that in the runtime, and compare."""
+    module = ProgramModule(program).eval().requires_grad_(False)
+    torch.export.save(torch.export.export(module, (torch.from_numpy(x),), strict=True), folder / "model.pt2")
+    spec = {"form": EXPORTED, "inputs": ["x"], "outputs": ["y"]}
+    (folder / "spec.json").write_text(json.dumps(spec))
+    np.savez(folder / "input.npz", x=x)
+    done = _work(python, runtime, folder)
+    if "failed" in done:
+        return done
+    with np.load(folder / "output.npz") as stored:
+        values = [(stored["o0"], run(program, x).y)]
+    return {
+        **done,
+        "spikes": 0,
+        "spikes_differing": 0,
+        "outputs": values[0][1].size,
+        "outputs_differing": _differing(values),
+    }
 
 
 def _one(
@@ -122,11 +160,10 @@ def _differing(pairs: Sequence[tuple[Floats, Floats]]) -> int:
 
 def table(report: Mapping[str, Any]) -> str:
     """Markdown: a line for each runtime and form, and what failed."""
-    own = {(row["network"], row["form"]): row["seconds"] for row in report["rows"] if row["runtime"] == OWN}
     grouped: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     for row in report["rows"]:
         grouped[row["runtime"], row["form"]].append(row)
-    lines = ["# Our ONNX files in other runtimes", "", "Made by `make runtimes`.", ""]
+    lines = ["# Our networks in other runtimes", "", "Made by `make runtimes`.", ""]
     lines += ["| runtime | form | opset | run | spikes | differ | outputs | differ | time, ONNX Runtime = 1 |"]
     lines += ["|---|---|---|---:|---:|---:|---:|---:|---:|"]
     failures: dict[tuple[str, str, str], list[str]] = defaultdict(list)
@@ -135,11 +172,11 @@ def table(report: Mapping[str, Any]) -> str:
         sums = {
             key: sum(row[key] for row in ran) for key in ("spikes", "spikes_differing", "outputs", "outputs_differing")
         }
-        ratios = [row["seconds"] / own[row["network"], form] for row in ran]
+        ratios = [row["over_own"] for row in ran]
         ratio = f"{statistics.median(ratios):.2f}" if ratios else "-"
         title = f"{RUNTIMES[runtime]} {report['versions'][runtime]}"
         counts = " | ".join(f"{count:,}" for count in sums.values())
-        opset = OPSETS.get(runtime, "lowest")
+        opset = "-" if form == EXPORTED else OPSETS.get(runtime, "lowest")
         lines.append(f"| {title} | {form} | {opset} | {len(ran)} of {len(rows)} | {counts} | {ratio} |")
         for row in rows:
             if "failed" in row:
@@ -152,7 +189,9 @@ def table(report: Mapping[str, Any]) -> str:
     lines += [
         "",
         f"T = {report['steps']}, B = {report['samples']}, one thread, medians over networks of the fastest run{quiet}. "
-        "Counts are of bits that differ from the reference run. *sequence* has free T and B.",
+        "Counts are of values that differ in any bit from the reference run. *sequence* has free T and B. "
+        f"*torch.export* is of `net.module()` on {EXPORTED_STEPS} steps; its time is of a step, against that of "
+        "*sequence, static*.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -174,26 +213,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runtime", nargs="+", choices=list(RUNTIMES), default=list(RUNTIMES))
     parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "stl-deploy" / "conformance")
-    parser.add_argument("-o", "--output", type=Path, help="folder for onnx-runtimes.json and onnx-runtimes.md")
+    parser.add_argument(
+        "-o", "--output", type=Path, help="folder for onnx-runtimes.json and .md; rows of other runtimes in them stay"
+    )
     options = parser.parse_args()
     names = list(dict.fromkeys([OWN, *options.runtime]))
     pythons = {
         name: Path(sys.executable) if name == OWN else environment(name, options.cache, REQUIREMENTS) for name in names
     }
-    before = os.getloadavg()[0]
-    rows = measure(pythons)
-    report = {
-        "schema_version": 1,
-        "steps": STEPS,
-        "samples": SAMPLES,
-        "versions": {name: _version(name) for name in names},
-        "load": [before, os.getloadavg()[0]],
-        "rows": rows,
-    }
+    before, kept = os.getloadavg()[0], list[dict[str, Any]]()
+    file = None if options.output is None else options.output / "onnx-runtimes.json"
+    if file is not None and file.exists():
+        kept = [row for row in json.loads(file.read_text())["rows"] if row["runtime"] not in names]
+    report: dict[str, Any] = {"schema_version": 2, "steps": STEPS, "samples": SAMPLES, "rows": kept}
+    for row in measure(pythons):
+        report["rows"].append(row)
+        report["versions"] = {each["runtime"]: _version(each["runtime"]) for each in report["rows"]}
+        report["load"] = [before, os.getloadavg()[0]]
+        if file is not None:
+            file.write_text(json.dumps(report, indent=1) + "\n")
+            file.with_suffix(".md").write_text(table(report))
     print(table(report))
-    if options.output is not None:
-        (options.output / "onnx-runtimes.json").write_text(json.dumps(report, indent=1) + "\n")
-        (options.output / "onnx-runtimes.md").write_text(table(report))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Run one ONNX file in one runtime: python worker.py RUNTIME FOLDER
+"""Run one file in one runtime: python worker.py RUNTIME FOLDER
 
-Runs in the runtime's own environment. FOLDER holds model.onnx, spec.json (form, names of inputs and outputs in the
-file's order, states as [input, output]) and input.npz (by name; of the step form x is [T, B, ...]). Writes output.npz,
-every output over all steps, and prints the seconds of the fastest of several runs.
+Runs in the runtime's own environment. FOLDER holds model.onnx or torch's model.pt2, spec.json (form, names of
+inputs and outputs in the file's order, states as [input, output]) and input.npz (by name; of the step form x is
+[T, B, ...]). Writes output.npz, every output over all steps, and prints the seconds of the fastest of several runs.
 """
 
 from __future__ import annotations
@@ -93,7 +93,41 @@ def emx(folder: Path, spec: Any) -> Call:
     return call
 
 
-RUNTIMES = {"onnxruntime": onnxruntime, "openvino": openvino, "iree": iree, "tract": tract, "emx": emx}
+def litert(folder: Path, spec: Any) -> Call:
+    """Convert what torch exported to LiteRT, and open that."""
+    import litert_torch
+    import torch
+    from ai_edge_litert.interpreter import Interpreter
+
+    x = torch.from_numpy(np.load(folder / "input.npz")["x"])
+    litert_torch.convert(torch.export.load(folder / "model.pt2").module(), (x,)).export(str(folder / "model.tflite"))
+    runner = Interpreter(str(folder / "model.tflite"), num_threads=1).get_signature_runner()
+    (name,) = runner.get_input_details()
+    return lambda arrays: list(runner(**{name: arrays[0]}).values())
+
+
+def executorch(folder: Path, spec: Any) -> Call:
+    """Lower what torch exported to ExecuTorch with XNNPACK, and load that."""
+    import torch
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+    from executorch.exir import to_edge_transform_and_lower
+    from executorch.runtime import Runtime
+
+    exported = torch.export.load(folder / "model.pt2")
+    lowered = to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()]).to_executorch()
+    method = Runtime.get().load_program(lowered.buffer).load_method("forward")
+    return lambda arrays: [value.numpy() for value in method.execute([torch.from_numpy(array) for array in arrays])]
+
+
+RUNTIMES = {
+    "onnxruntime": onnxruntime,
+    "openvino": openvino,
+    "iree": iree,
+    "tract": tract,
+    "emx": emx,
+    "litert": litert,
+    "executorch": executorch,
+}
 
 
 def _run(*command: Any) -> None:
