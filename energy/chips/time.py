@@ -15,7 +15,7 @@ from math import ceil, isfinite
 
 import numpy as np
 
-from stl_deploy._util.remedies import did_you_mean, named
+from stl_deploy._util.remedies import named, require_one_of
 from stl_deploy._util.units import with_unit
 from stl_deploy.energy.chips import fpga
 from stl_deploy.energy.chips.baselines import devices
@@ -178,11 +178,9 @@ def check_step_times(given: StepTimes | None) -> None:
     chips = {chip.name: chip.real_time_step is not None for chip in chip_models()}
     chips |= {device.key: False for device in devices() if device.microcontroller} | {fpga.KEY: False}
     for chip, seconds in given.items():
-        if chip not in chips:
-            known = ", ".join(name for name, real_time in chips.items() if not real_time)
-            raise InputError(f"step time: expected a chip: {known}; found '{chip}'{did_you_mean(chip, chips)}")
-        if chips[chip]:
+        if chips.get(chip):
             raise InputError(f"step time: {chip} steps in real time, by definition; leave it out")
+        require_one_of(chip, (name for name, real_time in chips.items() if not real_time), "step time")
         if not (isfinite(seconds) and seconds > 0):
             raise InputError(
                 f"step time of {chip}: expected the seconds of one measured time step, more than 0; found {seconds:g}"

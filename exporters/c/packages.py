@@ -13,8 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy._util.remedies import did_you_mean, named
-from stl_deploy.errors import InputError
+from stl_deploy._util.remedies import named, require_one_of
 from stl_deploy.exporters.c.names import in_comment
 from stl_deploy.exporters.c.plan import Plan
 from stl_deploy.exporters.c.render import literals, templates
@@ -84,11 +83,7 @@ LAYOUTS: Mapping[Package, Layout] = {
 
 def require_package(kind: object) -> None:
     """Raise InputError for an unknown kind of package."""
-    if not isinstance(kind, str) or kind not in LAYOUTS:
-        raise InputError(
-            f"{named('package')}: expected one of {', '.join(LAYOUTS)}; found '{kind}'"
-            f"{did_you_mean(str(kind), LAYOUTS)}"
-        )
+    require_one_of(kind, LAYOUTS, named("package"))
 
 
 def package_files(

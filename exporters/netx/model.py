@@ -7,14 +7,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy._util.arrays import ShapeError
-from stl_deploy._util.remedies import did_you_mean
-from stl_deploy.errors import InputError, ParityError
+from stl_deploy._util.remedies import require_one_of
+from stl_deploy.errors import ParityError
 from stl_deploy.exporters.netx.chain import read_chain
 from stl_deploy.exporters.netx.convert import as_stored, run_file, to_file, to_graph
 from stl_deploy.exporters.netx.file import read_netx, write_netx
@@ -86,10 +86,7 @@ def quantise(
     weight_top: the largest weight.
     Raises UnsupportedError for what netx cannot hold, InputError for input off the grid or an unknown form.
     """
-    if thresholds not in get_args(ThresholdForm):
-        known = get_args(ThresholdForm)
-        close = did_you_mean(str(thresholds), known)
-        raise InputError(f"expected {', '.join(known)} as thresholds; found '{thresholds}'{close}")
+    require_one_of(thresholds, ThresholdForm, "thresholds")
     prepared = _PREPARED[thresholds](program) if thresholds in _PREPARED else program
     read_chain(prepared)
     hardware = Hardware(thresholds, pixels=False, accumulator=LOIHI, weight_top=weight_top, as_run=as_stored)

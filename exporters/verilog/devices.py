@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stl_deploy._util.remedies import did_you_mean, named
-from stl_deploy.errors import InputError
+from stl_deploy._util.remedies import named, require_one_of
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,5 @@ def device_of(name: str | None) -> Device:
     """Return the device of that name, by default `GENERIC`; raise InputError with the known names."""
     if name is None or name == GENERIC.name:
         return GENERIC
-    if name not in DEVICES:
-        known = ", ".join([*DEVICES, GENERIC.name])
-        raise InputError(f"{named('device')}: expected one of {known}; found '{name}'{did_you_mean(name, DEVICES)}")
+    require_one_of(name, [*DEVICES, GENERIC.name], named("device"))
     return DEVICES[name]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from stl_deploy._util.console import QUIET, Console
-from stl_deploy._util.remedies import did_you_mean, named, option
+from stl_deploy._util.remedies import named, option, require_one_of
 from stl_deploy._util.temporary import temporary_folder
 from stl_deploy.errors import InputError, ToolError
 from stl_deploy.exporters.c.compiler import run_program
@@ -154,11 +154,7 @@ def synthesise(
     ``snn.bit`` or ``snn.fs``; on GW1NR-9 with Tang Nano 9K's pins). Raises InputError for an edited folder, an unknown
     device or grade, UnsupportedError where the device is too small, ToolError where a tool is missing or fails.
     """
-    if device not in FLOWS:
-        close = did_you_mean(device, FLOWS)
-        raise InputError(
-            f"{named('device')}: expected one of {', '.join(FLOWS)} to place and route; found '{device}'{close}"
-        )
+    require_one_of(device, FLOWS, named("device"))
     chosen, flow = DEVICES[device], _of_grade(device, grade)
     _, design = read_folder(folder)
     made_for = design.plan.device

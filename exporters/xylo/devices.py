@@ -12,8 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stl_deploy._util.remedies import did_you_mean
-from stl_deploy.errors import InputError
+from stl_deploy._util.remedies import require_one_of
 from stl_deploy.exporters.xylo.structure import Structure
 from stl_deploy.graph.findings import Finding
 
@@ -52,9 +51,7 @@ DEVICES = {
 
 def find_device(name: str) -> Device:
     """Return the chip of that name; raise InputError with the known names."""
-    if name not in DEVICES:
-        close = did_you_mean(name, DEVICES)
-        raise InputError(f"expected a device of xylo: {', '.join(DEVICES)}; found '{name}'{close}")
+    require_one_of(name, DEVICES, "device")
     return DEVICES[name]
 
 

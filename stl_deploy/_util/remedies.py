@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
+from typing import Any, get_args
 
 from stl_deploy.errors import InputError, Remedy
 
@@ -76,6 +77,20 @@ def require_name(name: object, what: str) -> str:
     if not isinstance(name, str):
         raise InputError(f"expected the name of one {what}, as 'onnx'; found a {type(name).__name__}: {name!r}")
     return name
+
+
+def require_one_of(name: object, known: Any, what: str) -> None:
+    """Raise InputError with the known names, and a close one, for a name that is not among them.
+
+    known: names, or a Literal of them.
+
+    >>> require_one_of("stpe", ["sequence", "step"], named("form"))
+    InputError: form: expected one of sequence, step; found 'stpe' (did you mean 'step'?)
+    """
+    names = list(get_args(known) or known)
+    if name not in names:
+        close = did_you_mean(str(name), names)
+        raise InputError(f"{what}: expected one of {', '.join(names)}; found {name!r}{close}", slug="unknown-name")
 
 
 def did_you_mean(name: str, known: Iterable[str], *, most: int = 1) -> str:

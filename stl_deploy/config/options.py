@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
-from typing import Any, Literal, TypedDict, TypeVar, get_args
+from typing import Any, Literal, TypedDict, TypeVar
 
-from stl_deploy._util.remedies import did_you_mean, named
+from stl_deploy._util.remedies import named, require_one_of
 from stl_deploy.errors import InputError
 
 FoldThresholds = Literal["keep", "weights"]
@@ -131,13 +131,8 @@ class FoldOptions:
     input_grid: int | None = input_grid_option()
 
     def __post_init__(self) -> None:
-        if self.delays not in get_args(FoldDelays):
-            close = did_you_mean(str(self.delays), get_args(FoldDelays))
-            raise InputError(f"expected delays {' or '.join(get_args(FoldDelays))}; found {self.delays!r}{close}")
-        if self.thresholds not in get_args(FoldThresholds):
-            known = get_args(FoldThresholds)
-            close = did_you_mean(str(self.thresholds), known)
-            raise InputError(f"expected thresholds {' or '.join(known)}; found {self.thresholds!r}{close}")
+        require_one_of(self.delays, FoldDelays, "delays")
+        require_one_of(self.thresholds, FoldThresholds, "thresholds")
 
 
 class FoldKeywords(TypedDict, total=False):
@@ -264,10 +259,8 @@ class CheckOptions:
     target_options: Mapping[str, Any] = _plug_in()
 
     def __post_init__(self) -> None:
-        known = get_args(NetxThresholds)
-        if self.thresholds is not None and self.thresholds not in known:
-            close = did_you_mean(str(self.thresholds), known)
-            raise InputError(f"expected {', '.join(known)} as thresholds; found '{self.thresholds}'{close}")
+        if self.thresholds is not None:
+            require_one_of(self.thresholds, NetxThresholds, "thresholds")
 
 
 class CheckKeywords(TypedDict, total=False):

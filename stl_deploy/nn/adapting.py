@@ -9,11 +9,12 @@ Torch's autograd differentiates each step, through the adaptation, too.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from stl_deploy._util.remedies import require_one_of
 from stl_deploy.errors import InputError
 from stl_deploy.nn.layers import wide
 from stl_deploy.nn.lif_scan import spike
@@ -57,8 +58,7 @@ class ALIF(LIF):
             )
         if not 0 <= jump < float("inf"):
             raise InputError(f"expected a jump of at least 0; found {jump!r}")
-        if subtracts not in get_args(Subtracts):
-            raise InputError(f"expected {', '.join(get_args(Subtracts))} as subtracts; found {subtracts!r}")
+        require_one_of(subtracts, Subtracts, "subtracts")
         for name in ("synapse_decay", "multi_spike"):
             if options.get(name) not in (None, 1):
                 raise InputError(f"an adapting threshold takes one spike a step and no synapse: leave out {name}")

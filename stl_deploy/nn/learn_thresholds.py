@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
+from stl_deploy._util.remedies import require_one_of
 from stl_deploy.config.schema import Granularity
 from stl_deploy.errors import InputError
 from stl_deploy.nn.neuron import LIF, expand_threshold, threshold_shape
@@ -49,8 +50,7 @@ def learn_thresholds(model: nn.Module, granularity: Granularity = "neuron") -> t
     """
     if not isinstance(model, nn.Module):
         raise InputError(f"expected a torch.nn.Module; found a {type(model).__name__}")
-    if granularity not in get_args(Granularity):
-        raise InputError(f"expected {', '.join(get_args(Granularity))} as granularity; found {granularity!r}")
+    require_one_of(granularity, Granularity, "granularity")
     modules = [(name or "model", module, _kind(name or "model", module)) for name, module in model.named_modules()]
     neurons = [(name, module, kind) for name, module, kind in modules if kind is not None]
     if not neurons:

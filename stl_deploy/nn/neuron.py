@@ -10,13 +10,14 @@ rest, so samples are independent; for single steps see `stl_deploy.nn.population
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast, get_args
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from stl_deploy._util.keywords import right_keywords
+from stl_deploy._util.remedies import require_one_of
 from stl_deploy.config.schema import DecayForm, Granularity, Parametrisation, Reset
 from stl_deploy.errors import InputError
 from stl_deploy.nn.layers import wide
@@ -155,13 +156,9 @@ class LIF(Population):
         if multi_spike > 1 and reset != "subtract":
             raise InputError(f"multi_spike {multi_spike} subtracts a threshold for each spike; use reset 'subtract'")
         self.multi_spike = multi_spike
-        for key, value, accepted in (
-            ("granularity", granularity, get_args(Granularity)),
-            ("parametrisation", parametrisation, get_args(Parametrisation)),
-            ("reset", reset, get_args(Reset)),
-        ):
-            if value not in accepted:
-                raise InputError(f"expected {', '.join(accepted)} as {key}; found {value!r}")
+        require_one_of(granularity, Granularity, "granularity")
+        require_one_of(parametrisation, Parametrisation, "parametrisation")
+        require_one_of(reset, Reset, "reset")
         self.parametrisation = parametrisation
         self.granularity = granularity
         self.surrogate = surrogate_name if surrogate is None else surrogate

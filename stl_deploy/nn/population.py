@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from stl_deploy._util.remedies import require_one_of
 from stl_deploy.config.schema import DecayForm
 from stl_deploy.errors import InputError
 from stl_deploy.nn.layers import wide
@@ -46,8 +47,7 @@ class Population(nn.Module):
         decay_form: DecayForm = "free",
     ) -> None:
         super().__init__()
-        if decay_form not in get_args(DecayForm):
-            raise InputError(f"expected {', '.join(get_args(DecayForm))} as decay_form; found {decay_form!r}")
+        require_one_of(decay_form, DecayForm, "decay_form")
         self.decay_form = decay_form
         self._shape = None if shape is None else _checked(shape)
         self.stateful = stateful

@@ -15,7 +15,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from stl_deploy._util.remedies import did_you_mean
+from stl_deploy._util.remedies import require_one_of
 from stl_deploy.errors import InputError
 
 
@@ -110,7 +110,5 @@ class _Own:
 
 def surrogate(name: str) -> Derivative:
     """Return the derivative of that name; raise InputError if there is none."""
-    if name not in SURROGATES:
-        close = did_you_mean(name, SURROGATES)
-        raise InputError(f"expected a surrogate gradient: {', '.join(SURROGATES)}; found '{name}'{close}")
+    require_one_of(name, SURROGATES, "surrogate gradient")
     return SURROGATES[name]

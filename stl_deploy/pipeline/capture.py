@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast, get_args
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -18,11 +18,11 @@ from stl_deploy._util.arrays import as_array, require_held_by_float32
 from stl_deploy._util.caller import warn_caller
 from stl_deploy._util.files import leading
 from stl_deploy._util.keywords import right_keywords
-from stl_deploy._util.remedies import option
+from stl_deploy._util.remedies import option, require_one_of
 from stl_deploy._util.units import counted
 from stl_deploy._util.working import stage, working
 from stl_deploy.config.options import Start
-from stl_deploy.errors import CaptureError, GraphError, InputError
+from stl_deploy.errors import CaptureError, GraphError
 from stl_deploy.graph.compare import rate_warnings
 from stl_deploy.graph.program import CAPTURED, MATRICES, Floats, Neuron, Program, Shape
 from stl_deploy.graph.run import NetworkInput, Result, swapped
@@ -121,8 +121,7 @@ def capture(
         >>> print(net.proof)
         >>> net.export("net.onnx")
     """
-    if start not in get_args(Start):
-        raise InputError(f"start: expected 'drawn' or 'zeros'; found {start!r}")
+    require_one_of(start, Start, "start")
     call = Call(time, reset, output, drawn=None if start == "drawn" else 0.0)
     with working(f"capturing {type(model).__name__}", progress):
         captured = _without_time if time == "none" else _captured

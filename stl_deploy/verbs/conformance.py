@@ -13,7 +13,7 @@ from typer import Option
 
 from stl_deploy._util.atomic import make_folder, write_json, write_text
 from stl_deploy._util.console import QUIET, Console
-from stl_deploy._util.remedies import did_you_mean, named, option, remedy
+from stl_deploy._util.remedies import named, option, remedy, require_one_of
 from stl_deploy._util.untrusted import printable
 from stl_deploy._util.working import now_and_then
 from stl_deploy.errors import CheckFailed, InputError
@@ -125,9 +125,7 @@ def _command(reader: str) -> list[str]:
 
 def _require_known(what: str, names: Sequence[str], known: Any) -> None:
     for name in names:
-        if name not in known:
-            hint = did_you_mean(name, known)
-            raise InputError(f"{named(what)}: expected one of {', '.join(known)}; found '{name}'{hint}")
+        require_one_of(name, known, named(what))
 
 
 def _write_only(chosen: Sequence[Case], output: Path | None, dt: float, say: Console) -> Conformance:

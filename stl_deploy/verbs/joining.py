@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from typer import Argument, Option
 from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.files import make_folder, sha256, write_json, write_npz
 from stl_deploy._util.json_twin import JsonTwin
+from stl_deploy._util.remedies import require_one_of
 from stl_deploy._util.temporary import temporary_folder
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.nir.file import write_nir
@@ -89,8 +90,7 @@ def join(
     votes of each step if labels are per step.
     Raises InputError for fewer than two runs, or runs that differ in data, time steps, reset, readout or input grid.
     """
-    if weights not in get_args(Weights):
-        raise InputError(f"expected weights {' or '.join(get_args(Weights))}; found '{weights}'")
+    require_one_of(weights, Weights, "weights")
     if len(runs) < 2:
         raise InputError(f"expected two runs or more to join; found {len(runs)}")
     if (output / MODEL).exists():

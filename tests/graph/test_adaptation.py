@@ -148,7 +148,7 @@ def test_one_step_goes_on_where_the_last_ended() -> None:
             "from 0 to below 1; found 1.0, with which the threshold never falls back or diverg",
         ),
         ({"jump": -0.1}, "expected a jump of at least 0; found -0.1"),
-        ({"subtracts": "all"}, "expected baseline, adapted as subtracts; found 'all'"),
+        ({"subtracts": "all"}, "subtracts: expected one of baseline, adapted; found 'all'"),
         (
             {"multi_spike": 3, "reset": "subtract"},
             "takes one spike a step and no synapse: leave out multi_spike",

@@ -133,5 +133,5 @@ def test_what_cannot_learn_is_said_and_nothing_is_changed() -> None:
         stl.learn_thresholds(nn.Linear(2, 2))
     with pytest.raises(stl.InputError, match=r"expected a torch\.nn\.Module; found a function"):
         stl.learn_thresholds(_step)  # type: ignore[arg-type]
-    with pytest.raises(stl.InputError, match="expected neuron, channel, layer as granularity; found 'pixel'"):
+    with pytest.raises(stl.InputError, match="granularity: expected one of neuron, channel, layer; found 'pixel'"):
         stl.learn_thresholds(model, "pixel")  # type: ignore[arg-type]

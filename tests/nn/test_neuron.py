@@ -210,8 +210,8 @@ def test_samples_are_stateless():
         ({"threshold": 0.0}, "initial threshold 0 with jitter 0 gives a threshold <= 0"),
         ({"decay": 1.5}, "expected a number from 0 to 1 as decay; found 1.5"),
         ({"decay": 1.0, "learn_decay": True}, "expected a number between 0 and 1, ends excluded as decay; found 1.0"),
-        ({"reset": "soft"}, "expected zero, subtract as reset; found 'soft'"),
-        ({"surrogate_name": "step"}, "expected a surrogate gradient: arctan, sigmoid"),
+        ({"reset": "soft"}, "reset: expected one of zero, subtract; found 'soft'"),
+        ({"surrogate_name": "step"}, "surrogate gradient: expected one of arctan, sigmoid"),
     ],
 )
 def test_bad_options_are_refused(options, message):

@@ -230,8 +230,8 @@ def test_a_callable_that_is_the_named_one_gives_its_gradients() -> None:
     [
         ({"shape": (0,)}, r"expected a shape of whole sizes from 1, .*; found \(0,\)"),
         ({"shape": ()}, r"expected a shape of whole sizes from 1, .*; found \(\)"),
-        ({"granularity": "pixel"}, "expected neuron, channel, layer as granularity; found 'pixel'"),
-        ({"parametrisation": "exp"}, "expected positive, raw as parametrisation; found 'exp'"),
+        ({"granularity": "pixel"}, "granularity: expected one of neuron, channel, layer; found 'pixel'"),
+        ({"parametrisation": "exp"}, "parametrisation: expected one of positive, raw; found 'exp'"),
         ({"threshold": float("nan")}, "expected finite numbers as threshold; found nan"),
         (
             {"threshold": torch.ones(3)},

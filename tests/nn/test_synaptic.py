@@ -190,7 +190,7 @@ def test_learned_shifts_are_rounded_through() -> None:
         ({"multi_spike": True}, "found True"),
         ({"multi_spike": 2}, "use reset 'subtract'"),
         ({"synapse_decay": 1.5}, "as synapse_decay; found 1.5"),
-        ({"decay_form": "shifts"}, "as decay_form; found 'shifts'"),
+        ({"decay_form": "shifts"}, "decay_form: expected one of free, shift; found 'shifts'"),
         ({"decay": 1.0, "decay_form": "shift"}, "below 1"),
     ],
 )

@@ -147,7 +147,7 @@ def test_what_cannot_be_joined_is_one_sentence(
 ) -> None:
     with pytest.raises(InputError, match="expected two runs or more to join; found 1"):
         join(members[:1], tmp_path / "out")
-    with pytest.raises(InputError, match="expected weights equal or learned; found 'best'"):
+    with pytest.raises(InputError, match="weights: expected one of equal, learned; found 'best'"):
         join(members, tmp_path / "out", weights="best")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="holds a trained run; name another folder"):
         join(members, members[0])

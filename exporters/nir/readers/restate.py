@@ -24,8 +24,8 @@ import nir
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy._util.remedies import did_you_mean
-from stl_deploy.errors import InputError, UnsupportedError
+from stl_deploy._util.remedies import require_one_of
+from stl_deploy.errors import UnsupportedError
 from stl_deploy.exporters.nir.lower import METADATA_KEY
 from stl_deploy.exporters.nir.lower.wiring import wire
 from stl_deploy.exporters.nir.readers.reading_rules import READERS, Edge, Reader, loops, refusal, refuse
@@ -63,8 +63,7 @@ def restate(program: Program, reader: str) -> Restated:
     The graph's metadata hold the dialect in which it is meant, so reading it back here gives the same spikes.
     Raises InputError for an unknown reader, UnsupportedError naming the first node it cannot hold.
     """
-    if reader not in READERS:
-        raise InputError(f"expected a reader: {', '.join(READERS)}; found '{reader}'{did_you_mean(reader, READERS)}")
+    require_one_of(reader, READERS, "reader")
     graph, refused = _restate(program, READERS[reader])
     if refused:
         raise refused[0]

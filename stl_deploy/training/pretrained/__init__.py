@@ -18,7 +18,7 @@ from importlib import resources
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
-from stl_deploy._util.remedies import did_you_mean
+from stl_deploy._util.remedies import require_one_of
 from stl_deploy.errors import InputError
 
 _MOST = 2**63
@@ -142,11 +142,7 @@ def names() -> tuple[str, ...]:
 def card(name: str) -> Card:
     """Return the card of a model; raise InputError for an unknown name, or a modified card."""
     known = names()
-    if name not in known:
-        raise InputError(
-            f"expected the name of a ready-made model; found '{name}'{did_you_mean(name, known)}; "
-            f"there are: {', '.join(known)}"
-        )
+    require_one_of(name, known, "ready-made model")
     file = models_folder() / name / "card.json"
     try:
         data = json.loads(file.read_text(encoding="utf-8"))

@@ -84,7 +84,9 @@ def test_check_refuses_thresholds_per_pixel_with_remedies_that_lead_on(tmp_path:
     findings = [finding for finding in net.check("netx").findings if finding.slug == "per-pixel-threshold"]
     assert [(finding.node, finding.severity) for finding in findings] == [("lif1", "error")]
     net.check("netx", thresholds=thresholds).raise_if_unsupported()
-    with pytest.raises(stl.InputError, match=f"as thresholds; found '{thresholds[:-1]}' .did you mean '{thresholds}'"):
+    with pytest.raises(
+        stl.InputError, match=f"thresholds: expected one of .*; found '{thresholds[:-1]}' .did you mean '{thresholds}'"
+    ):
         net.check("netx", thresholds=thresholds[:-1])
     assert f"thresholds='{thresholds}'" in findings[0].remedy
     x = np.ones((4, 2, *net.program.inputs[0].shape), np.float32)

@@ -154,7 +154,9 @@ def test_input_off_the_grid() -> None:
     x = np.full((2, 4, 3), 0.3, F)
     with pytest.raises(InputError, match="expected input on the grid of 1/16"):
         quantise(program, x, input_scale=16)
-    with pytest.raises(InputError, match=r"expected folded, per-neuron, per-layer, .* as thresholds; found 'soft'"):
+    with pytest.raises(
+        InputError, match=r"thresholds: expected one of folded, per-neuron, per-layer, .*; found 'soft'"
+    ):
         quantise(program, np.ones_like(x), thresholds="soft")  # type: ignore[arg-type]
 
 

@@ -344,7 +344,9 @@ def test_what_a_reader_cannot_hold_is_refused_by_node(case):
 
 
 def test_an_unknown_reader():
-    with pytest.raises(InputError, match=r"expected a reader: snntorch, norse, spikingjelly, sinabs.*; found 'nengo'"):
+    with pytest.raises(
+        InputError, match=r"reader: expected one of snntorch, norse, spikingjelly, sinabs.*; found 'nengo'"
+    ):
         restate(net(linear()), "nengo")
 
 

@@ -218,7 +218,7 @@ def test_the_first_chip_that_holds_it_is_chosen() -> None:
     assert choose(program, counts(program, batch=1)).device.name == "audio3"
     with pytest.raises(UnsupportedError, match="Xylo Audio 2 holds 8"):
         choose(program, counts(program), device="audio2")
-    with pytest.raises(InputError, match="expected a device of xylo"):
+    with pytest.raises(InputError, match="device: expected one of"):
         list(check(program, device="audio4"))
     with pytest.raises(InputError, match=r"found 'imuu' \(did you mean 'imu'\?\)"):
         XyloOptions(device="imuu")
