@@ -32,7 +32,7 @@ from stl_deploy.graph.check import NIR_NODES, Kinds, refused
 from stl_deploy.graph.findings import Finding, from_error
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.readout import Readout
-from stl_deploy.graph.run import NetworkInput, Result
+from stl_deploy.graph.run import NetworkInput, Result, Stream
 from stl_deploy.graph.show import Row
 
 GROUP = "stl_deploy.targets"
@@ -72,6 +72,7 @@ class Runner(Protocol):
     name: as ``--backend`` takes it. label: modelled, simulated or measured. reads: names of the formats whose artifacts
     it runs as they are. options: a subclass of `Options`. agrees_with: our model that it must equal on every spike,
     given the same network; None: agreement is reported, not required. takes: the kinds of nodes that it runs.
+    session: its `Stream`, made from a Program and a function of a step's input; None: it takes whole sequences.
     """
 
     name: str
@@ -81,6 +82,7 @@ class Runner(Protocol):
     options: type[Options] = Options
     agrees_with: Model | None = None
     takes: Kinds = NIR_NODES
+    session: type[Stream] | None = None
 
     def __init__(self, network: Network, options: Any) -> None:
         """Prepare a network. Raises InputError or UnsupportedError for one that cannot run this way."""

@@ -20,7 +20,7 @@ from stl_deploy.graph.check import ALL_NODES
 from stl_deploy.graph.exact import input_bits
 from stl_deploy.graph.findings import Finding, from_error
 from stl_deploy.graph.program import Program
-from stl_deploy.graph.run import CHUNK, NetworkInput, Result, run
+from stl_deploy.graph.run import CHUNK, NetworkInput, Result, Stream, run
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -39,6 +39,7 @@ class Reference(Runner):
     reads = ("nir",)
     agrees_with = "reference"
     takes = ALL_NODES
+    session = Stream
 
     def __init__(self, network: Network, options: Options, *, double: bool = False, name: str = name) -> None:
         self.program = network if isinstance(network, Program) else _as_meant(network)

@@ -7,7 +7,7 @@ exact sum, so they agree bit for bit. Processors multiply 8-bit integers several
 planes take half the bytes.
 
 A convolution becomes such a product over its windows (slices, side by side). Gathering windows is slower below
-`_MANY_TAPS` weights per output (measured, docs/onnx.md), so such convolutions are not converted.
+`MANY_TAPS` weights per output (measured, docs/onnx.md), so such convolutions are not converted.
 
 Weights that lie on no grid may be summed in float64 and rounded once. ONNX Runtime multiplies float64 matrices but does
 not convolve them, so a convolution is one matrix product for each place of its kernel, on the input's values under that
@@ -16,7 +16,6 @@ place, added up. Weights stay float32 in the file.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 
@@ -24,14 +23,12 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from stl_deploy._util.remedies import remedy
-from stl_deploy.errors import InputError
 from stl_deploy.exporters.onnx.int8 import spikes_arrive
 from stl_deploy.exporters.onnx.scope import Planes, Scope
 from stl_deploy.graph.exact import MANTISSA_BITS, Grid, fraction_bits, grids
 from stl_deploy.graph.program import Conv, Floats, Linear, Pool, Program, Shape
 
-_MANY_TAPS = 256
+MANY_TAPS = 256
 _MOST_PLANES = 3
 """24 bits and a sign, at most."""
 _MOST_FRACTION_BITS = 100
@@ -41,22 +38,11 @@ _MOST_TAPS = 2**15
 
 
 def to_planes(program: Program) -> dict[str, Planes]:
-    """Return the weights that can be summed in integers, by node.
-
-    Raises InputError where there is none, with a reason.
-    """
+    """Return the weights that can be summed in integers, by node: behind spikes, on the exact grid, many an output."""
     known = grids(program)
     nodes = [node for node in program.nodes if isinstance(node, Linear | Conv)]
     weights = {node.name: split(node.weight) for node in nodes if _suits(program, node, known)}
-    kept = {name: weight for name, weight in weights.items() if len(weight.values) <= _MOST_PLANES}
-    if not kept:
-        raise InputError(
-            "no layer's sums can be made in integers: spikes must arrive, and weights lie on the exact grid that "
-            f"'fold' rounds to, in a linear layer or a convolution of at least {_MANY_TAPS} weights an output; "
-            + "export it without "
-            + remedy(cli="--integer", python="precision='integer'")
-        )
-    return kept
+    return {name: weight for name, weight in weights.items() if len(weight.values) <= _MOST_PLANES}
 
 
 def split(weight: NDArray[np.float32]) -> Planes:
@@ -73,7 +59,7 @@ def split(weight: NDArray[np.float32]) -> Planes:
 
 def integer_linear(scope: Scope, node: Linear, x: str, kept: Planes) -> str:
     """Add ``node`` on ``x`` ``[N, inputs]``; returns the name of the result, with the bias."""
-    spikes = scope.op("Cast", [x], f"{node.name}/spikes", to=TensorProto.UINT8)
+    spikes = scope.cast(x, TensorProto.UINT8, f"{node.name}/spikes")
     return _product(scope, node, spikes, kept)
 
 
@@ -81,19 +67,10 @@ def integer_conv(scope: Scope, node: Conv, x: str, kept: Planes) -> str:
     """Add ``node`` on ``x`` ``[N, channels, *spatial]``; returns the name of the result, with the bias."""
     name, kernel, sizes = node.name, node.weight.shape[2:], node.shape[1:]
     rank = len(kernel)
-    spikes = scope.op("Cast", [x], f"{name}/spikes", to=TensorProto.UINT8)
+    spikes = scope.cast(x, TensorProto.UINT8, f"{name}/spikes")
     spikes = scope.op("Transpose", [spikes], f"{name}/channels_last", perm=[0, *range(2, 2 + rank), 1])
-    if any(before or after for before, after in node.padding):
-        before, after = ([side[i] for side in node.padding] for i in (0, 1))
-        zero = scope.weight(f"{name}.silence", np.zeros((), np.uint8))
-        spikes = scope.op("Pad", [spikes, scope.integers(0, *before, 0, 0, *after, 0), zero], f"{name}/pad")
-    axes, steps = scope.integers(*range(1, 1 + rank)), scope.integers(*node.stride)
-    windows = []
-    for place in product(*map(range, kernel)):
-        first = [i * step for i, step in zip(place, node.dilation, strict=True)]
-        last = [a + (size - 1) * step + 1 for a, size, step in zip(first, sizes, node.stride, strict=True)]
-        ends = (scope.integers(*first), scope.integers(*last), axes, steps)
-        windows.append(scope.op("Slice", [spikes, *ends], f"{name}/window"))
+    spikes = _pad(scope, name, spikes, node.padding, 1)
+    windows = list(_windows(scope, name, spikes, kernel, sizes, node.stride, node.dilation, 1))
     columns = scope.op("Concat", windows, f"{name}/windows", axis=1 + rank) if len(windows) > 1 else windows[0]
     taps = node.weight[0].size
     y = _product(scope, node, scope.op("Reshape", [columns, scope.integers(-1, taps)], f"{name}/rows"), kept)
@@ -116,7 +93,7 @@ def _product(scope: Scope, node: Linear | Conv, spikes: str, kept: Planes) -> st
         y, *lower = parts
         for part in lower:
             y = scope.op("Add", [scope.op("Mul", [y, base], f"{name}/shifted"), part], f"{name}/together")
-    y = scope.op("Cast", [y], f"{name}/float", to=TensorProto.FLOAT)
+    y = scope.cast(y, TensorProto.FLOAT, f"{name}/float")
     y = scope.op("Mul", [y, scope.weight(f"{name}.step", np.float32(2.0**-kept.fraction_bits))], f"{name}/scaled")
     if node.bias is None:
         return y
@@ -129,7 +106,7 @@ def _suits(program: Program, node: Linear | Conv, known: Mapping[str, Grid | Non
         return False
     if abs(fraction_bits(node.weight)) > _MOST_FRACTION_BITS or taps > _MOST_TAPS:
         return False
-    return isinstance(node, Linear) or (node.groups == 1 and taps >= _MANY_TAPS)
+    return isinstance(node, Linear) or (node.groups == 1 and taps >= MANY_TAPS)
 
 
 def double_sum(scope: Scope, node: Linear | Conv | Pool, x: str) -> str:
@@ -159,14 +136,12 @@ def _conv(scope: Scope, node: Conv, x: str) -> str:
     kernel, (outputs, per_group) = node.weight.shape[2:], node.weight.shape[:2]
     flat = scope.integers(0, node.groups, per_group, int(np.prod(node.shape[1:])))
     weight = node.weight.reshape(node.groups, outputs // node.groups, per_group, -1)
-    total = None
-    x = _pad(scope, node.name, x, node.padding)
+    x, products = _pad(scope, node.name, x, node.padding), []
     for place, window in enumerate(_windows(scope, node.name, x, kernel, node.shape[1:], node.stride, node.dilation)):
         part = scope.op("Reshape", [window, flat], f"{node.name}/flat")
         factor = _parameter(scope, f"{node.name}.weight", np.ascontiguousarray(weight[..., place]))
-        product = scope.op("MatMul", [factor, part], node.name)
-        total = product if total is None else scope.op("Add", [total, product], f"{node.name}/add")
-    assert total is not None
+        products.append(scope.op("MatMul", [factor, part], node.name))
+    total = scope.sum(products, f"{node.name}/add")
     total = scope.op("Reshape", [total, scope.integers(-1, *node.shape)], f"{node.name}/result")
     if node.bias is None:
         return total
@@ -176,10 +151,7 @@ def _conv(scope: Scope, node: Conv, x: str) -> str:
 
 def _pool(scope: Scope, node: Pool, x: str) -> str:
     x = _pad(scope, node.name, x, node.padding)
-    total = None
-    for window in _windows(scope, node.name, x, node.kernel, node.shape[-2:], node.stride, (1, 1)):
-        total = window if total is None else scope.op("Add", [total, window], node.name)
-    assert total is not None
+    total = scope.sum(_windows(scope, node.name, x, node.kernel, node.shape[-2:], node.stride, (1, 1)), node.name)
     if node.divisor == 1:
         return total
     divisor = _parameter(scope, f"{node.name}.divisor", np.array(node.divisor, np.float32))
@@ -187,20 +159,20 @@ def _pool(scope: Scope, node: Pool, x: str) -> str:
 
 
 def _windows(
-    scope: Scope, name: str, x: str, kernel: Shape, sizes: Shape, stride: Shape, dilation: Shape
+    scope: Scope, name: str, x: str, kernel: Shape, sizes: Shape, stride: Shape, dilation: Shape, axis: int = 2
 ) -> Iterator[str]:
-    """Return the padded input's values under each place of the kernel, ``[N, C, *sizes]``."""
-    axes, steps = scope.integers(*range(2, 2 + len(kernel))), scope.integers(*stride)
-    for place in itertools.product(*map(range, kernel)):
+    """Return the padded input's values under each place of the kernel. axis: the first of those that it moves along."""
+    axes, steps = scope.integers(*range(axis, axis + len(kernel))), scope.integers(*stride)
+    for place in product(*map(range, kernel)):
         first = [i * step for i, step in zip(place, dilation, strict=True)]
         last = [start + (n - 1) * step + 1 for start, n, step in zip(first, sizes, stride, strict=True)]
         yield scope.op("Slice", [x, scope.integers(*first), scope.integers(*last), axes, steps], f"{name}/window")
 
 
-def _pad(scope: Scope, name: str, x: str, padding: Sequence[tuple[int, int]]) -> str:
+def _pad(scope: Scope, name: str, x: str, padding: Sequence[tuple[int, int]], axis: int = 2) -> str:
     if not any(before or after for before, after in padding):
         return x
-    amounts = [0, 0, *(before for before, _ in padding), 0, 0, *(after for _, after in padding)]
+    amounts = [size for side in zip(*padding, strict=True) for size in (*[0] * axis, *side, *[0] * (2 - axis))]
     return scope.op("Pad", [x, scope.integers(*amounts)], f"{name}/pad")
 
 
@@ -209,4 +181,4 @@ def _parameter(scope: Scope, label: str, array: Floats) -> str:
 
 
 def _cast(scope: Scope, label: str, x: str, kind: int) -> str:
-    return scope.op("Cast", [x], f"{label}/{'double' if kind == TensorProto.DOUBLE else 'float'}", to=kind)
+    return scope.cast(x, kind, f"{label}/{'double' if kind == TensorProto.DOUBLE else 'float'}")

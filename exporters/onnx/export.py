@@ -9,17 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 from onnx import ModelProto, TensorProto, helper
 from onnx.defs import onnx_opset_version
 
-from stl_deploy._util.remedies import did_you_mean, named
+from stl_deploy._util.remedies import named, remedy, require_one_of
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.onnx.cells import cell_step
-from stl_deploy.exporters.onnx.exact_sums import to_planes
-from stl_deploy.exporters.onnx.foreign import graphs
+from stl_deploy.exporters.onnx.exact_sums import MANY_TAPS, to_planes
+from stl_deploy.exporters.onnx.foreign import nodes
 from stl_deploy.exporters.onnx.int8 import to_int8
 from stl_deploy.exporters.onnx.interface import Form, Interface, Precision, StateTensor
 from stl_deploy.exporters.onnx.neurons import has_state, neuron_step
@@ -75,15 +74,18 @@ def export_onnx(
             ``integer`` without integer sums, or a folder that cannot be written.
         UnsupportedError: For a delay that is too long.
     """
-    if form not in get_args(Form):
-        close = did_you_mean(str(form), get_args(Form))
-        raise InputError(f"expected an ONNX form, {' or '.join(get_args(Form))}; found {form!r}{close}")
-    if precision not in get_args(Precision):
-        close = did_you_mean(str(precision), get_args(Precision))
-        raise InputError(f"expected an ONNX precision: {', '.join(get_args(Precision))}; found {precision!r}{close}")
+    require_one_of(form, Form, named("form"))
+    require_one_of(precision, Precision, named("precision"))
     _check_sizes(form, steps, batch)
     program, weights = to_int8(program) if precision == "int8" else (program, {})
     planes = to_planes(program) if precision == "integer" else {}
+    if precision == "integer" and not planes:
+        raise InputError(
+            "no layer's sums can be made in integers: spikes must arrive, and weights lie on the exact grid that "
+            f"'fold' rounds to, in a linear layer or a convolution of at least {MANY_TAPS} weights an output; "
+            + "export it without "
+            + remedy(cli="--integer", python="precision='integer'")
+        )
     scope = Scope(double=precision == "exact", int8=weights, planes=planes)
     names = _reserve(scope, program)
     lead = Lead(scope, steps, batch, names[program.inputs[0].name])
@@ -106,8 +108,7 @@ def _check_sizes(form: Form, steps: int | None, batch: int | None) -> None:
 
 
 def _opset(chosen: int | None, model: ModelProto) -> int:
-    nodes = [node for graph in graphs(model.graph) for node in graph.node]
-    lowest = 15 if any(node.op_type == "Shape" and node.attribute for node in nodes) else 13
+    lowest = 15 if any(node.op_type == "Shape" and node.attribute for node in nodes(model)) else 13
     latest = onnx_opset_version()
     if chosen is not None and not lowest <= chosen <= latest:
         raise InputError(f"{named('opset')}: expected {lowest} to {latest} for this network; found {chosen}")
@@ -204,7 +205,7 @@ class _Sequence:
         elif isinstance(node, Delay):
             value = choose(scope, node, lambda steps: shift(scope, x, steps, f"{node.name}/{steps}"))
         else:
-            value = memoryless(scope, node, x, self._lead, output)
+            value = scope.named(memoryless(scope, node, x, self._lead), output)
         self.values[node.name] = value
 
     def step_through(self, nodes: Sequence[Node], *, keeps_small: bool = False) -> None:
@@ -348,10 +349,7 @@ def together(scope: Scope, node: Node, values: Sequence[str], *, axis: int) -> s
         values = [scope.op("Reshape", [value, kept], f"{node.name}/flat") for value in values]
     if node.combine != "add" and len(values) > 1:
         return scope.op("Concat", values, f"{node.name}/together", axis=axis)
-    total, *others = values
-    for other in others:
-        total = scope.op("Add", [total, other], f"{node.name}/sum")
-    return total
+    return scope.sum(values, f"{node.name}/sum")
 
 
 def _product(scope: Scope, node: Product, values: Sequence[str]) -> str:
@@ -360,9 +358,8 @@ def _product(scope: Scope, node: Product, values: Sequence[str]) -> str:
         return scope.op("Mul", values, f"{node.name}/product")
     if not scope.double:
         return scope.op("MatMul", values, f"{node.name}/product")
-    wide = [scope.op("Cast", [value], f"{node.name}/wide", to=TensorProto.DOUBLE) for value in values]
-    product = scope.op("MatMul", wide, f"{node.name}/product")
-    return scope.op("Cast", [product], f"{node.name}/rounded", to=TensorProto.FLOAT)
+    wide = [scope.cast(value, TensorProto.DOUBLE, f"{node.name}/wide") for value in values]
+    return scope.cast(scope.op("MatMul", wide, f"{node.name}/product"), TensorProto.FLOAT, f"{node.name}/rounded")
 
 
 def _depths(nodes: Sequence[Node], given: Mapping[Operand, str]) -> dict[str, int]:
@@ -382,7 +379,7 @@ def _step(scope: Scope, node: Node, x: str, states: States, output: str | None) 
         return neuron_step(scope, node, x, states, output)
     if isinstance(node, Delay):
         return _delay(scope, node, x, states)
-    return memoryless(scope, node, x, None, output)
+    return scope.named(memoryless(scope, node, x, None), output)
 
 
 def _delay(scope: Scope, node: Delay, x: str, states: States) -> str:

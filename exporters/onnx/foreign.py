@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
-from onnx import AttributeProto, GraphProto, ModelProto, TensorProto, shape_inference
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, shape_inference
 
 from stl_deploy._util.remedies import remedy
 from stl_deploy._util.untrusted import parse_errors_as_input_errors, plain_file
@@ -105,26 +105,22 @@ def _read(model: ModelProto, path: Path) -> tuple[Interface, dict[str, Shape], i
 
 
 def _check_operators(model: ModelProto, path: Path) -> None:
-    for graph in graphs(model.graph):
-        for node in graph.node:
-            if node.domain or node.op_type not in _OPERATORS:
-                kind = f"{node.domain}.{node.op_type}".removeprefix(".")
-                raise InputError(
-                    f"{path}: node '{node.name}' is a {kind}, which stl-deploy never writes; export it again"
-                )
+    for node in nodes(model):
+        if node.domain or node.op_type not in _OPERATORS:
+            kind = f"{node.domain}.{node.op_type}".removeprefix(".")
+            raise InputError(f"{path}: node '{node.name}' is a {kind}, which stl-deploy never writes; export it again")
     if model.functions or any(graph.sparse_initializer for graph in graphs(model.graph)):
         raise InputError(f"{path}: holds functions or sparse weights, which stl-deploy does not write; export it again")
 
 
 def _check_tensors(model: ModelProto, path: Path) -> None:
-    for graph in graphs(model.graph):
-        for tensor in _tensors(graph):
-            if tensor.data_location == TensorProto.EXTERNAL:
-                _check_external(tensor, path)
+    for tensor in _tensors(model):
+        if tensor.data_location == TensorProto.EXTERNAL:
+            _check_external(tensor, path)
 
 
 def _check_external(tensor: TensorProto, path: Path) -> None:
-    entries = {str(entry.key): str(entry.value) for entry in tensor.external_data}
+    entries = _external(tensor)
     location = entries.get("location", "")
     data = path.parent / location
     if not location or location in {".", ".."} or Path(location).name != location or "\\" in location:
@@ -143,13 +139,12 @@ def _check_external(tensor: TensorProto, path: Path) -> None:
 
 def _check_finite(model: ModelProto, path: Path) -> None:
     """Refuse NaN and infinity, as `stl_deploy.exporters.nir.lower` does: they never spike."""
-    for graph in graphs(model.graph):
-        for tensor in _tensors(graph):
-            values = _floats(tensor, path)
-            # Minimum and maximum carry NaN along and need no temporary of the array's size.
-            if values.size and not np.isfinite([values.min(), values.max()]).all():
-                where = f"weights '{tensor.name}'" if tensor.name else "a constant"
-                raise InputError(f"{path}: {where}: expected finite numbers; found NaN or infinity; export it again")
+    for tensor in _tensors(model):
+        values = _floats(tensor, path)
+        # Minimum and maximum carry NaN along and need no temporary of the array's size.
+        if values.size and not np.isfinite([values.min(), values.max()]).all():
+            where = f"weights '{tensor.name}'" if tensor.name else "a constant"
+            raise InputError(f"{path}: {where}: expected finite numbers; found NaN or infinity; export it again")
 
 
 def _floats(tensor: TensorProto, path: Path) -> NDArray[Any]:
@@ -159,7 +154,7 @@ def _floats(tensor: TensorProto, path: Path) -> NDArray[Any]:
     if kind is None:
         return np.zeros(0)
     if tensor.data_location == TensorProto.EXTERNAL:
-        entries = {str(entry.key): str(entry.value) for entry in tensor.external_data}
+        entries = _external(tensor)
         count, offset = (int(entries.get(key, "0")) for key in ("length", "offset"))
         return np.memmap(path.parent / entries["location"], kind, "r", offset, (count // kind.itemsize,))
     if tensor.raw_data:
@@ -203,13 +198,17 @@ def _check_rest(state: StateTensor, shape: Shape, path: Path) -> None:
         raise InputError(f"{path}: the state '{state.tensor}' has no readable value at rest; export it again")
 
 
-def _tensors(graph: GraphProto) -> Iterator[TensorProto]:
-    yield from graph.initializer
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("t"):
-                yield attribute.t
-            yield from attribute.tensors
+def _tensors(model: ModelProto) -> Iterator[TensorProto]:
+    for graph in graphs(model.graph):
+        yield from graph.initializer
+    for attribute in (attribute for node in nodes(model) for attribute in node.attribute):
+        if attribute.HasField("t"):
+            yield attribute.t
+        yield from attribute.tensors
+
+
+def _external(tensor: TensorProto) -> dict[str, str]:
+    return {str(entry.key): str(entry.value) for entry in tensor.external_data}
 
 
 def elements_per_step(model: ModelProto, path: Path) -> int:
@@ -222,7 +221,7 @@ def elements_per_step(model: ModelProto, path: Path) -> int:
     given += sum(math.prod(dim.dim_value or 1 for dim in v.type.tensor_type.shape.dim) for v in model.graph.input)
     limit = max(_FREE_ELEMENTS, _RATIO * given)
     lean = _without_weights(model)
-    for node in (node for graph in graphs(lean.graph) for node in graph.node):
+    for node in nodes(lean):
         if any(_count(tensor) > _SMALL for attribute in node.attribute for tensor in (attribute.t, *attribute.tensors)):
             raise InputError(f"{path}: node '{node.name}' holds a large constant, which stl-deploy never writes")
     with parse_errors_as_input_errors(path, "an ONNX file"):
@@ -251,14 +250,20 @@ def graphs(graph: GraphProto) -> Iterator[GraphProto]:
                 yield from graphs(inner)
 
 
+def nodes(model: ModelProto) -> Iterator[NodeProto]:
+    """Yield the operators of a model's graph and of those in it."""
+    for graph in graphs(model.graph):
+        yield from graph.node
+
+
 def _count(tensor: TensorProto) -> int:
     return math.prod(tensor.dims)
 
 
 def _numbers(tensor: TensorProto, path: Path) -> int:
     count = _count(tensor)
-    external = {entry.key: entry.value for entry in tensor.external_data}
-    stored = len(tensor.raw_data) if tensor.data_location != TensorProto.EXTERNAL else int(external.get("length", "0"))
+    outside = tensor.data_location == TensorProto.EXTERNAL
+    stored = int(_external(tensor).get("length", "0")) if outside else len(tensor.raw_data)
     listed = max(len(getattr(tensor, f)) for f in ("float_data", "int32_data", "int64_data", "double_data"))
     if min(tensor.dims, default=0) < 0 or count > max(stored, listed):
         raise InputError(f"{path}: weights '{tensor.name}' declare {list(tensor.dims)}, which they do not hold")
@@ -296,23 +301,19 @@ def _sized(model: ModelProto, size: int) -> ModelProto:
 def _check_shapes_of_shapes(model: ModelProto, path: Path) -> None:
     """Refuse long rows of numbers as shapes: inference follows their values."""
     known = _shapes(model)
-    for graph in graphs(model.graph):
-        for node in graph.node:
-            for name in node.output if node.op_type == "Concat" else ():
-                shape = known.get(name)
-                if shape is not None and len(shape) < 2 and math.prod(shape) > _MAX_SHAPE:
-                    raise InputError(f"{path}: value '{name}' is a shape of more than {_MAX_SHAPE} axes")
+    for name in (name for node in nodes(model) if node.op_type == "Concat" for name in node.output):
+        shape = known.get(name)
+        if shape is not None and len(shape) < 2 and math.prod(shape) > _MAX_SHAPE:
+            raise InputError(f"{path}: value '{name}' is a shape of more than {_MAX_SHAPE} axes")
 
 
 def _total(model: ModelProto, path: Path) -> int:
     """Return the number of elements of all values together."""
     known, total = _shapes(model), 0
-    for graph in graphs(model.graph):
-        for node in graph.node:
-            for name in filter(None, node.output):
-                if name not in known:
-                    raise InputError(f"{path}: the size of value '{name}' is unknown; export it again")
-                total += math.prod(known[name])
+    for name in (name for node in nodes(model) for name in node.output if name):
+        if name not in known:
+            raise InputError(f"{path}: the size of value '{name}' is unknown; export it again")
+        total += math.prod(known[name])
     return total
 
 

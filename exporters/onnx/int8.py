@@ -59,11 +59,8 @@ def quantise(weight: Floats) -> tuple[NDArray[np.int8], Floats]:
     Halves are rounded to even.
     """
     largest = np.abs(weight.reshape(len(weight), -1).astype(np.float64)).max(axis=1)
-    with np.errstate(divide="ignore"):
-        exponent = np.ceil(np.log2(largest / LARGEST))
-    # log2 may be off by a hair either way where the quotient is a power of two
-    exponent = np.where(largest > LARGEST * 2.0**exponent, exponent + 1, exponent)
-    exponent = np.where(largest <= LARGEST * 2.0 ** (exponent - 1), exponent - 1, exponent)
+    fraction, exponent = np.frexp(largest)  # largest = fraction · 2^exponent, with a fraction from 0.5 to 1
+    exponent = exponent - 7 + (fraction > LARGEST / 2**7)
     scale = 2.0 ** np.where(largest > 0, np.maximum(exponent, _MIN_EXPONENT), 0)
     values = np.rint(weight.astype(np.float64) / _by_output(scale, weight.ndim))
     return values.astype(np.int8), scale.astype(np.float32)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -103,7 +104,7 @@ class OnnxModel:
         for i in range(0, batch, size):
             part = {name: as_floats(array[:, i : i + size]) for name, array in arrays.items()}
             given = {name: _filled(array, most or steps, samples) for name, array in part.items()}
-            parts.append(run(given, steps, tensors))
+            parts.append(run(given, tensors))
         if len(parts) == 1 and not (most or samples):
             return parts[0]
         return _combine(parts, lambda arrays: np.concatenate(arrays, axis=1)[:steps, :batch])
@@ -116,20 +117,13 @@ class OnnxModel:
             raise InputError(f"{self.path}: expected fewer steps; found {steps}, of which one sample takes {size}")
         return max(1, _RUN_BYTES // max(1, needed))
 
-    def call(self, feeds: Mapping[str, Floats], spikes: Mapping[str, str]) -> tuple[Result, dict[str, Floats]]:
-        """Call the session once. feeds: by tensor. spikes: tensors to record, by node.
-
-        Returns the result and the next states, by the tensor that takes them.
-        Raises InputError where ONNX Runtime fails.
-        """
-        outputs, states = self.interface.outputs, self.interface.states
-        wanted = [*outputs.values(), *spikes.values(), *(state.next_tensor for state in states)]
+    @contextmanager
+    def failures_named(self) -> Iterator[None]:
+        """Raise InputError in one sentence where ONNX Runtime fails."""
         try:
-            values = iter(self.session.run(wanted, dict(feeds)))
+            yield
         except Exception as error:  # ONNX Runtime's errors have no other base
             raise InputError(f"{self.path}: ONNX Runtime failed ({_first_line(error)})") from None
-        result = Result({name: next(values) for name in outputs}, {name: next(values) for name in spikes})
-        return result, {state.tensor: next(values) for state in states}
 
     def spike_tensors(self, record: Collection[str]) -> dict[str, str]:
         """Return the tensors of the spiking nodes ``record``; raise InputError for one without an output."""
@@ -157,19 +151,26 @@ class OnnxModel:
         except ShapeError:
             return match_inputs(replace(ported, metadata=self.metadata), x)  # may know the module's steps
 
-    def _run_sequence(self, arrays: Mapping[str, Floats], steps: int, spikes: Mapping[str, str]) -> Result:
+    def _run_sequence(self, arrays: Mapping[str, Floats], spikes: Mapping[str, str]) -> Result:
         feeds = {self.interface.inputs[name]: np.ascontiguousarray(array) for name, array in arrays.items()}
-        result, _ = self.call(feeds, spikes)
-        return result
+        outputs = self.interface.outputs
+        with self.failures_named():
+            values = self.session.run([*outputs.values(), *spikes.values()], feeds)
+        made = dict(zip([*outputs, *spikes], values, strict=True))
+        return Result({name: made[name] for name in outputs}, {name: made[name] for name in spikes})
 
-    def _run_steps(self, arrays: Mapping[str, Floats], steps: int, spikes: Mapping[str, str]) -> Result:
+    def _run_steps(self, arrays: Mapping[str, Floats], spikes: Mapping[str, str]) -> Result:
         stream = OnnxStream(self, record=spikes)
-        parts = [stream.step({name: array[t] for name, array in arrays.items()}) for t in range(steps)]
+        steps = zip(*arrays.values(), strict=True)
+        parts = [stream.advance(dict(zip(arrays, values, strict=True))) for values in steps]
         return _combine(parts, np.stack)
 
 
 class OnnxStream:
-    """Feed a network one time step at a time and keep its states. Needs a file in the step form."""
+    """Feed a network one time step at a time. Needs a file in the step form.
+
+    States stay in two sets of buffers bound to the session: each step reads one set and writes the other.
+    """
 
     def __init__(self, model: OnnxModel, *, record: Collection[str] = ()) -> None:
         """Open a stream. record: names of spiking nodes whose spikes each step returns.
@@ -180,12 +181,11 @@ class OnnxStream:
             raise InputError(f"{model.path}: takes whole sequences; to stream, export it in the step form")
         self._model = model
         self._spikes = model.spike_tensors(record)
-        self._states: dict[str, Floats] | None = None
-        self._batch = 0
+        self.reset()
 
     def reset(self) -> None:
         """Go back to rest; the next step may bring another batch size."""
-        self._states, self._batch = None, 0
+        self._batch = 0
 
     def step(self, x: NDArray[Any] | Mapping[str, NDArray[Any]]) -> Result:
         """Advance one step with ``x`` ``[B, *input shape]`` (one array, or one per Input node).
@@ -193,17 +193,45 @@ class OnnxStream:
         Returns arrays ``[B, *shape]``. Raises InputError if x does not fit, or B changed since the last reset.
         """
         several = {name: array[None] for name, array in x.items()} if isinstance(x, Mapping) else x[None]
-        arrays = self._model.match(several)
-        batch = next(iter(arrays.values())).shape[1]
-        if self._states is None:
-            self._states, self._batch = self._model.rest(batch), self._model.fixed[1] or batch
+        return self.advance({name: as_floats(array[0]) for name, array in self._model.match(several).items()})
+
+    def advance(self, arrays: Mapping[str, Floats]) -> Result:
+        """Advance one step as `step` does, with an array of its shape for every Input node."""
+        batch = len(next(iter(arrays.values())))
+        if not self._batch:
+            self._bind(self._model.fixed[1] or batch)
         if batch != self._batch:
             raise InputError(f"got {batch} samples after {self._batch}; call reset() before another batch size")
-        feeds = {
-            self._model.interface.inputs[name]: np.ascontiguousarray(as_floats(a[0])) for name, a in arrays.items()
-        }
-        result, self._states = self._model.call({**feeds, **self._states}, self._spikes)
-        return result
+        interface = self._model.interface
+        for name, array in arrays.items():
+            self._given[interface.inputs[name]][...] = array
+        with self._model.failures_named():
+            self._model.session.run_with_iobinding(self._bindings[0])
+        self._bindings.reverse()
+        outputs, spikes = (
+            {name: self._made[tensor].copy() for name, tensor in tensors.items()}
+            for tensors in (interface.outputs, self._spikes)
+        )
+        return Result(outputs, spikes)
+
+    def _bind(self, batch: int) -> None:
+        """Make buffers for ``batch`` samples, states at rest, and bind them both ways round."""
+        self._batch, interface = batch, self._model.interface
+        self._given = self._buffers(interface.inputs.values())
+        self._made = self._buffers([*interface.outputs.values(), *self._spikes.values()])
+        self._states = [self._model.rest(batch), self._model.rest(batch)]
+        self._bindings = []
+        for before, after in (self._states, self._states[::-1]):
+            binding = self._model.session.io_binding()
+            for tensor, array in {**self._given, **before}.items():
+                binding.bind_cpu_input(tensor, array)
+            next_states = {state.next_tensor: after[state.tensor] for state in interface.states}
+            for tensor, array in {**self._made, **next_states}.items():
+                binding.bind_output(tensor, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
+            self._bindings.append(binding)
+
+    def _buffers(self, tensors: Iterable[str]) -> dict[str, Floats]:
+        return {t: np.zeros((self._batch, *self._model.shape_of(t)), np.float32) for t in tensors}
 
 
 def _lead(session: Any, interface: Interface) -> list[int | None]:

@@ -73,7 +73,7 @@ def _adapted(scope: Scope, node: Neuron, adaptation: Adaptation, theta: str, las
 
 def _over(scope: Scope, name: str, before: str, theta: str) -> str:
     """Return 1 where the potential was above the threshold at the start of the step."""
-    return scope.op("Cast", [scope.op("Greater", [before, theta], f"{name}/over")], f"{name}/was_over", to=1)
+    return scope.cast(scope.op("Greater", [before, theta], f"{name}/over"), 1, f"{name}/was_over")
 
 
 def _drive(scope: Scope, node: Neuron, x: str, states: States) -> str:

@@ -132,6 +132,21 @@ class Scope:
         self.nodes[-1].output[0] = name
         return True
 
+    def named(self, value: str, name: str | None) -> str:
+        """Return ``value``, which the last operator puts out, under ``name`` if there is one."""
+        return name if name is not None and self.rename_last(value, name) else value
+
+    def cast(self, value: str, kind: int, label: str) -> str:
+        """Add a Cast to the type ``kind``; return its output's name."""
+        return self.op("Cast", [value], label, to=kind)
+
+    def sum(self, values: Iterable[str], label: str) -> str:
+        """Add up values one after the other, from the left; return the name of their sum."""
+        total, *others = values
+        for other in others:
+            total = self.op("Add", [total, other], label)
+        return total
+
     def integers(self, *values: int) -> str:
         """Add a vector of int64 constants; return its name."""
         if values not in self._integers:

@@ -13,6 +13,7 @@ reshaped windows twice, LpPool 15 times.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -25,36 +26,36 @@ from stl_deploy.graph.program import Shape
 _LOWEST = np.float32(np.finfo(np.float32).min)
 
 
-def memoryless(scope: Scope, node: ir.Node, x: str, lead: Lead | None, output: str | None = None) -> str:
+def memoryless(scope: Scope, node: ir.Node, x: str, lead: Lead | None) -> str:
     """Add ``node`` on the value ``x``; return the output's name.
 
     lead: the axes T and B of values ``[T, B, *shape]``; None if they are ``[B, *shape]``.
     """
     match node:
         case ir.Linear():
-            return _linear(scope, node, x, lead, output)
+            return _linear(scope, node, x, lead)
         case ir.Conv():
-            return _conv(scope, node, x, lead, output)
+            return _conv(scope, node, x, lead)
         case ir.Pool():
-            return _pool(scope, node, x, lead, output)
+            return _pool(scope, node, x, lead)
         case ir.Scale():
             scale = scope.weight(f"{node.name}.scale", node.scale)
-            return scope.op("Mul", [scale, x], node.name, output=output)
+            return scope.op("Mul", [scale, x], node.name)
         case ir.Reshape():
             kept = (0,) if lead is None else (0, 0)
-            return scope.op("Reshape", [x, scope.integers(*kept, *node.shape)], node.name, output=output)
+            return scope.op("Reshape", [x, scope.integers(*kept, *node.shape)], node.name)
         case ir.MaxPool():
-            return _max_pool(scope, node, x, lead, output)
+            return _max_pool(scope, node, x, lead)
         case ir.Gather():
-            return _gather(scope, node, x, lead, output)
+            return _gather(scope, node, x, lead)
     assert isinstance(node, ir.Output | ir.Concat | ir.Product)
-    return scope.op("Identity", [x], node.name, output=output)
+    return scope.op("Identity", [x], node.name)
 
 
-def _linear(scope: Scope, node: ir.Linear, x: str, lead: Lead | None, output: str | None) -> str:
+def _linear(scope: Scope, node: ir.Linear, x: str, lead: Lead | None) -> str:
     folded = len(node.input_shape) > 1 or lead is not None
     x = _fold(scope, node.name, x, node.input_shape[-1:]) if folded else x
-    return _unfold(scope, node, _product(scope, node, x), lead, output, reshape=len(node.shape) > 1)
+    return _unfold(scope, node, _product(scope, node, x), lead, reshape=len(node.shape) > 1)
 
 
 def _product(scope: Scope, node: ir.Linear, x: str) -> str:
@@ -72,68 +73,44 @@ def _bias(scope: Scope, node: ir.Linear | ir.Conv) -> list[str]:
     return [] if node.bias is None else [scope.weight(f"{node.name}.bias", node.bias)]
 
 
-def _conv(scope: Scope, node: ir.Conv, x: str, lead: Lead | None, output: str | None) -> str:
+def _conv(scope: Scope, node: ir.Conv, x: str, lead: Lead | None) -> str:
     x = x if lead is None else _fold(scope, node.name, x, node.input_shape)
     if scope.double:
-        return _unfold(scope, node, double_sum(scope, node, x), lead, output)
+        return _unfold(scope, node, double_sum(scope, node, x), lead)
     if node.name in scope.planes:
-        return _unfold(scope, node, integer_conv(scope, node, x, scope.planes[node.name]), lead, output)
+        return _unfold(scope, node, integer_conv(scope, node, x, scope.planes[node.name]), lead)
     if node.name in scope.int8:
         operands = int8_conv_inputs(scope, node, x, scope.int8[node.name])
     else:
         operands = [x, scope.weight(f"{node.name}.weight", node.weight)]
-    y = scope.op(
-        "Conv",
-        [*operands, *_bias(scope, node)],
-        node.name,
-        kernel_shape=node.weight.shape[2:],
-        strides=node.stride,
-        dilations=node.dilation,
-        group=node.groups,
-        pads=_pads(node.padding),
-    )
-    return _unfold(scope, node, y, lead, output)
+    window = _window(node, node.weight.shape[2:])
+    inputs = [*operands, *_bias(scope, node)]
+    y = scope.op("Conv", inputs, node.name, dilations=node.dilation, group=node.groups, **window)
+    return _unfold(scope, node, y, lead)
 
 
-def _pool(scope: Scope, node: ir.Pool, x: str, lead: Lead | None, output: str | None) -> str:
+def _pool(scope: Scope, node: ir.Pool, x: str, lead: Lead | None) -> str:
     channels, reshaped = math.prod(node.input_shape[:-2]), len(node.input_shape) != 3
     if lead is not None or reshaped:
         x = _fold(scope, node.name, x, (channels, *node.input_shape[-2:]))
     if scope.double:
-        return _unfold(scope, node, double_sum(scope, node, x), lead, output, reshaped)
+        return _unfold(scope, node, double_sum(scope, node, x), lead, reshaped)
     ones = scope.weight(f"{node.name}.window", np.ones((channels, 1, *node.kernel), np.float32))
-    y = scope.op(
-        "Conv",
-        [x, ones],
-        node.name,
-        kernel_shape=node.kernel,
-        strides=node.stride,
-        group=channels,
-        pads=_pads(node.padding),
-    )
-    divided = node.divisor != 1
-    y = _unfold(scope, node, y, lead, None if divided else output, reshaped)
-    if not divided:
+    y = scope.op("Conv", [x, ones], node.name, group=channels, **_window(node, node.kernel))
+    y = _unfold(scope, node, y, lead, reshaped)
+    if node.divisor == 1:
         return y
     divisor = scope.weight(f"{node.name}.divisor", np.float32(node.divisor))
-    return scope.op("Div", [y, divisor], f"{node.name}/average", output=output)
+    return scope.op("Div", [y, divisor], f"{node.name}/average")
 
 
-def _max_pool(scope: Scope, node: ir.MaxPool, x: str, lead: Lead | None, output: str | None) -> str:
+def _max_pool(scope: Scope, node: ir.MaxPool, x: str, lead: Lead | None) -> str:
     x = x if lead is None else _fold(scope, node.name, x, node.input_shape)
-    y = scope.op(
-        "MaxPool",
-        [x],
-        node.name,
-        kernel_shape=node.kernel,
-        strides=node.stride,
-        pads=_pads(node.padding),
-        output=output if lead is None else None,
-    )
-    return y if lead is None else _unfold(scope, node, y, lead, output)
+    y = scope.op("MaxPool", [x], node.name, **_window(node, node.kernel))
+    return y if lead is None else _unfold(scope, node, y, lead)
 
 
-def _gather(scope: Scope, node: ir.Gather, x: str, lead: Lead | None, output: str | None) -> str:
+def _gather(scope: Scope, node: ir.Gather, x: str, lead: Lead | None) -> str:
     """Gather values by their places; empty places read one extra value, 0, behind all others."""
     kept = (0,) if lead is None else (0, 0)
     axis, size = len(kept), math.prod(node.input_shape)
@@ -145,26 +122,27 @@ def _gather(scope: Scope, node: ir.Gather, x: str, lead: Lead | None, output: st
         places = np.where(places < 0, size, places)
     indices = scope.weight(f"{node.name}.indices", places.astype(np.int32))
     y = scope.op("Gather", [x, indices], node.name, axis=axis)
-    return scope.op("Reshape", [y, scope.integers(*kept, *node.shape)], f"{node.name}/shaped", output=output)
+    return scope.op("Reshape", [y, scope.integers(*kept, *node.shape)], f"{node.name}/shaped")
 
 
 def _fold(scope: Scope, name: str, x: str, shape: Shape) -> str:
     return scope.op("Reshape", [x, scope.integers(-1, *shape)], f"{name}/fold")
 
 
-def _unfold(scope: Scope, node: ir.Node, y: str, lead: Lead | None, output: str | None, reshape: bool = False) -> str:
+def _unfold(scope: Scope, node: ir.Node, y: str, lead: Lead | None, reshape: bool = False) -> str:
     if lead is not None:
         shape = lead.sequence_shape(node.shape, f"{node.name}/shape")
-        return scope.op("Reshape", [y, shape], f"{node.name}/unfold", output=output)
+        return scope.op("Reshape", [y, shape], f"{node.name}/unfold")
     if reshape:
         y = scope.op("Reshape", [y, scope.integers(-1, *node.shape)], f"{node.name}/unfold")
-    return _settle(scope, node.name, y, output)
+    return _settle(scope, node.name, y)
 
 
-def _settle(scope: Scope, name: str, y: str, output: str | None) -> str:
+def _settle(scope: Scope, name: str, y: str) -> str:
     lowest = scope.number("lowest", _LOWEST)
-    return scope.op("Clip", [y, lowest], f"{name}/settle", output=output)
+    return scope.op("Clip", [y, lowest], f"{name}/settle")
 
 
-def _pads(padding: tuple[tuple[int, int], ...]) -> list[int]:
-    return [before for before, _ in padding] + [after for _, after in padding]
+def _window(node: ir.Conv | ir.Pool | ir.MaxPool, kernel: Shape) -> dict[str, Any]:
+    pads = [before for before, _ in node.padding] + [after for _, after in node.padding]
+    return {"kernel_shape": kernel, "strides": node.stride, "pads": pads}

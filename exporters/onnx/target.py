@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from stl_deploy._util.temporary import temporary_folder
 from stl_deploy.exporters.nir.target import Reference
+from stl_deploy.exporters.onnx.exact_sums import to_planes
 from stl_deploy.exporters.onnx.export import export_onnx
 from stl_deploy.exporters.onnx.int8 import to_int8
 from stl_deploy.exporters.onnx.interface import Form, Precision
-from stl_deploy.exporters.onnx.model import OnnxModel
-from stl_deploy.exporters.targets import Format, Network, Options, Runner
+from stl_deploy.exporters.onnx.model import OnnxModel, OnnxStream
+from stl_deploy.exporters.targets import Format, Network, Options, Runner, settings
 from stl_deploy.graph.check import ALL_NODES, check_sums
 from stl_deploy.graph.exact import input_bits
 from stl_deploy.graph.findings import Finding
-from stl_deploy.graph.program import Norm, Program
+from stl_deploy.graph.program import Floats, Norm, Program
 from stl_deploy.graph.readout import Readout, readout_of
-from stl_deploy.graph.run import CHUNK, NetworkInput, Result
+from stl_deploy.graph.run import CHUNK, NetworkInput, Result, Stream
 from stl_deploy.graph.show import Row
 
 TAKES = ALL_NODES - {Norm}
@@ -37,6 +38,25 @@ class OnnxOptions(Options):
     opset: int | None = None
 
 
+class OnnxSession(Stream):
+    """A `Stream` whose steps ONNX Runtime computes; sums are made in integers where these give the same bits."""
+
+    def __init__(self, program: Program, given: Callable[[Any], NetworkInput] | None = None) -> None:
+        with temporary_folder() as folder:
+            path = folder / "net.onnx"
+            precision: Precision = "integer" if to_planes(program) else "float32"
+            export_onnx(program, path, form="step", precision=precision, record=False)
+            self._onnx = OnnxStream(OnnxModel.load(path))
+        super().__init__(program, given)
+
+    def reset(self) -> None:
+        """Return to rest; the next step may bring another number of samples."""
+        self._onnx.reset()
+
+    def _advance(self, arrays: Mapping[str, Floats]) -> dict[str, Floats]:
+        return dict(self._onnx.advance(arrays).outputs)
+
+
 class OnnxRuntime(Runner):
     """Run one of our files in ONNX Runtime; a Program is exported first."""
 
@@ -46,6 +66,7 @@ class OnnxRuntime(Runner):
     reads = ("onnx",)
     agrees_with = "reference"
     takes = TAKES
+    session = OnnxSession
 
     def __init__(self, network: Network, options: Options) -> None:
         if isinstance(network, Path):
@@ -95,8 +116,7 @@ class Onnx(Format):
 
     def write(self, program: Program, path: Path, options: OnnxOptions) -> Mapping[str, Any]:
         """See `export_onnx`."""
-        names = ("form", "precision", "steps", "batch", "opset")
-        chosen = {name: getattr(options, name) for name in names}
+        chosen = {name: getattr(options, name) for name in settings(OnnxOptions)}
         export_onnx(program, path, **chosen, provenance=options.origin)
         return {"target": self.name, **chosen}
 

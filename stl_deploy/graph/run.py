@@ -380,6 +380,10 @@ class Stream:
             arrays = {name: as_floats(array[0]) for name, array in match_inputs(self.program, single).items()}
         except InputError as error:
             raise InputError(f"step takes one step, [B, ...], and adds the axis of time: {error}") from None
+        return self._advance(arrays)
+
+    def _advance(self, arrays: Mapping[str, Floats]) -> dict[str, Floats]:
+        """Return every output of one step with an array of its shape for every Input node."""
         self._begin(len(next(iter(arrays.values()))))
         outputs = {node.name for node in self.program.outputs}
         by_output: dict[str, Floats] = {}

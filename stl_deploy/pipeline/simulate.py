@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from stl_deploy.graph.check import require_taken
 from stl_deploy.graph.compare import FiringRates
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.readout import Readout, accuracy, readout_of, share_right
-from stl_deploy.graph.run import CHUNK, NetworkInput, Result
+from stl_deploy.graph.run import CHUNK, NetworkInput, Result, Stream
 from stl_deploy.pipeline.network_input import on_declared_grid
 from stl_deploy.pipeline.results import Simulation
 
@@ -106,6 +106,17 @@ def open_backend(network: Network, backend: str, options: SimulateOptions, say: 
     if reason is not None:
         raise UnavailableError(f"backend '{backend}' cannot run here: {reason}")
     return kind(network, made)
+
+
+def open_stream(program: Program, backend: str, given: Callable[[Any], NetworkInput]) -> Stream:
+    """Open a Program on a backend, to be run step by step; raise as `SpikingGraph.stream`."""
+    kind = find_runner(backend)
+    complete_runner(kind)
+    if kind.session is None:
+        able = [runner.name for runner in registry().runners.values() if getattr(runner, "session", None)]
+        raise InputError(f"backend: expected one that runs single steps ({', '.join(able)}); found {backend}")
+    require_taken(program, kind.takes, kind.name)
+    return kind.session(program, given)
 
 
 def _require_read(artifact: Path, kind: type[Runner]) -> None:

@@ -416,12 +416,21 @@ class SpikingGraph:
         made.in_integers = True
         return made
 
-    def stream(self) -> Stream:
+    def stream(self, backend: str = "reference") -> Stream:
         """Return a step-by-step session: ``step(x_t)`` takes ``[B, *shape]``; ``reset()`` returns to rest.
 
         Of several inputs a tuple or dict, as `simulate` takes them.
+
+        Args:
+            backend: ``reference``, or ``onnx``: the same spikes from ONNX Runtime, faster.
+
+        Raises:
+            InputError: For a backend that takes whole sequences alone.
+            UnsupportedError: If the backend does not support the network.
         """
-        return Stream(self.program, self._given_step)
+        from stl_deploy.pipeline.simulate import open_stream
+
+        return open_stream(self.program, backend, self._given_step)
 
     @right_keywords({"x": "data", "loader": "data", "backends": "backend"})
     def evaluate(

@@ -99,10 +99,23 @@ def test_average_pools_go_into_weights_for_loihi(tmp_path: Path) -> None:
     assert (tmp_path / "net.net").exists()
 
 
-def test_a_stream_puts_out_what_simulate_does() -> None:
+@pytest.mark.parametrize("backend", ["reference", "onnx"])
+def test_a_stream_puts_out_what_simulate_does(backend: str) -> None:
     net = _net()
-    stream = net.stream()
-    np.testing.assert_array_equal(np.stack([stream.step(x_t) for x_t in X]), net.simulate(X).y)
+    stream = net.stream(backend)
+    expected = net.simulate(X).y
+    np.testing.assert_array_equal(np.stack([stream.step(x_t) for x_t in X]), expected)
+    twice = np.concatenate([X, X], axis=1)
+    with pytest.raises(stl.InputError, match=r"call reset\(\)"):
+        stream.step(twice[0])
+    stream.reset()
+    made = np.stack([stream.step(x_t) for x_t in twice])
+    np.testing.assert_array_equal(made, np.concatenate([expected, expected], axis=1))
+
+
+def test_a_backend_of_whole_sequences_makes_no_stream() -> None:
+    with pytest.raises(stl.InputError, match=r"expected one that runs single steps \(.*reference.*\); found c"):
+        _net().stream("c")
 
 
 def _mean_error(scores: np.ndarray, targets: np.ndarray) -> float:
@@ -119,8 +132,9 @@ def test_a_graph_rounds_real_input_to_its_grid_and_warns_once(tmp_path: Path) ->
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         np.testing.assert_array_equal(net.simulate(x).y, expected)
-        stream = net.stream()
-        np.testing.assert_array_equal(np.stack([stream.step(x_t) for x_t in x]), expected)
+        for backend in ("reference", "onnx"):
+            stream = net.stream(backend)
+            np.testing.assert_array_equal(np.stack([stream.step(x_t) for x_t in x]), expected)
         net.export(tmp_path / "net.onnx", x=x)
         net.export(tmp_path / "c", to="c", x=x)
         assert net.verify(tmp_path / "net.onnx", x).require().runs[0].differing == 0
@@ -277,7 +291,10 @@ def test_a_captured_module_is_evaluated_as_it_is_called(time) -> None:
         (lambda net: net.show("graph.png"), "graph.png: expected a name that ends in .svg; found '.png'"),
         (lambda net: net.check("tpu"), "expected a target: .*; found 'tpu'"),
         (lambda net: net.fold(thresholds="weigths"), "found 'weigths' \\(did you mean 'weights'"),
-        (lambda net: net.fold(delays="step"), "expected delays keep or steps; found 'step' \\(did you mean 'steps'"),
+        (
+            lambda net: net.fold(delays="step"),
+            "delays: expected one of keep, steps; found 'step' \\(did you mean 'steps'",
+        ),
         (lambda net: net.export("net.onnx", form="steps"), "found 'steps' \\(did you mean 'step'"),
         (lambda net: net.export("net.onnx", precision="float"), "found 'float' \\(did you mean 'float32'"),
         (lambda net: net.export("net.nir", reader="snntorh"), "found 'snntorh' \\(did you mean 'snntorch'"),

@@ -549,7 +549,7 @@ REMEDIES = (
         lambda room: _converted(room),
     ),
     Remedy(
-        "exporters/onnx/exact_sums.py:to_planes",
+        "exporters/onnx/export.py:export_onnx",
         lambda room: room.analog.export(room.new("net.onnx"), precision="integer"),
         "export it without precision='integer'",
         "export it without --integer",

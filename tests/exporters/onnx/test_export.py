@@ -210,7 +210,7 @@ def test_a_file_that_fails_its_check_is_not_written(above, tmp_path, monkeypatch
 
 
 def test_unknown_form(tmp_path):
-    with pytest.raises(InputError, match=r"expected an ONNX form, sequence or step or unrolled; found 'rolled'"):
+    with pytest.raises(InputError, match=r"form: expected one of sequence, step, unrolled; found 'rolled'"):
         export_onnx(digits(), tmp_path / "net.onnx", form="rolled")
 
 

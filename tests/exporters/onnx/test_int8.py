@@ -137,5 +137,5 @@ def test_a_layer_of_nothing_but_zeros_is_one(tmp_path):
 
 
 def test_unknown_precision(tmp_path):
-    with pytest.raises(InputError, match=r"expected an ONNX precision: float32, exact, int8, integer; found 'fp16'"):
+    with pytest.raises(InputError, match=r"precision: expected one of float32, exact, int8, integer; found 'fp16'"):
         export_onnx(digits(), tmp_path / "net.onnx", precision="fp16")

@@ -107,10 +107,7 @@ def test_a_wrong_plane_is_noticed(tmp_path, monkeypatch):
 def test_graphs_of_all_kinds(form, case, tmp_path_factory):
     program, x = case
     path = tmp_path_factory.mktemp("onnx") / "net.onnx"
-    try:
-        to_planes(program)
-    except InputError as error:
-        assert "export it without precision='integer'" in str(error)  # noqa: PT017
+    if not to_planes(program):
         return
     spiking = [node.name for node in program.spiking]
     expected = run(program, x, record=spiking)
