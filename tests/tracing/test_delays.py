@@ -341,3 +341,32 @@ def test_what_is_made_of_the_zeros_before_a_delay_has_arrived(name: str, how: st
         return
     for given in (x, 3 * torch.rand(20, 5, 6) - 1):
         np.testing.assert_array_equal(net.simulate(given.numpy()).y, model(given).detach().numpy())
+
+
+class Volumes(nn.Module):
+    """A convolution over three axes, ``[B, C, T, H, W]`` or a volume of each step, then neurons."""
+
+    def __init__(self, kernel: tuple[int, int, int], padding: tuple[int, int, int], *, earlier: int = 0) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.earlier = nn.Conv3d(2, 3, kernel, padding=padding), earlier
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.dim() == 6:
+            return spikes(2 * self.conv(x.flatten(0, 1)).unflatten(0, x.shape[:2]).flatten(2))
+        steps = functional.pad(x.permute(1, 2, 0, 3, 4), (0, 0, 0, 0, self.earlier, 0))
+        return spikes(2 * self.conv(steps).permute(2, 0, 1, 3, 4).flatten(2))
+
+
+@pytest.mark.parametrize(
+    "model", [Volumes((1, 3, 3), (0, 1, 1)), Volumes((3, 3, 3), (0, 1, 1), earlier=2)], ids=["images", "earlier steps"]
+)
+def test_convolutions_over_images_and_earlier_steps(model: nn.Module) -> None:
+    require_same(model, numbers(8, 3, 2, 4, 4), 2 * numbers(11, 2, 2, 4, 4, seed=2) - 0.5)
+
+
+def test_convolutions_over_later_steps_and_over_volumes_are_refused_by_line() -> None:
+    with pytest.raises(CaptureError, match=r"test_delays\.py:\d+: a convolution over time reads steps after its own"):
+        stl.capture(Volumes((3, 3, 3), (1, 1, 1)), numbers(8, 3, 2, 4, 4))
+    with pytest.raises(CaptureError, match=r"test_delays\.py:\d+: expected a convolution over 1 or 2 axes; found .* 3"):
+        stl.capture(Volumes((3, 3, 3), (1, 1, 1)), numbers(8, 3, 2, 4, 4, 4))
