@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from stl_deploy._util.files import read_json, sha256, write_json, write_text
+from stl_deploy._util.json_twin import from_twin
 from stl_deploy._util.tensor_file import read_tensors, write_tensors
 from stl_deploy._util.units import counted
 from stl_deploy.config.load import dump_config, load_config
@@ -217,7 +218,9 @@ def refreshed(arguments: argparse.Namespace) -> pretrained.Card:
     none_is_equal = bool(before) and before["proved_ann"] is None and before["measured_ann"] is None
     if arguments.frontier is None and (stays or none_is_equal):
         energy |= {key: before.get(key, energy[key]) for key in ("narrower_anns", "proved_ann", "measured_ann")}
-    return pretrained.read_card({**kept, **given, "weights": weights, "energy": energy}, str(target / "card.json"))
+    return from_twin(
+        pretrained.Card, {**kept, **given, "weights": weights, "energy": energy}, str(target / "card.json")
+    )
 
 
 def table() -> str:

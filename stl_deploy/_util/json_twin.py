@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 import numpy as np
 
 T = TypeVar("T")
+_MOST = 2.0**63
 
 
 @dataclass(frozen=True)
@@ -20,24 +21,28 @@ class JsonTwin:
         return asdict(self)
 
 
-def from_twin(kind: type[T], value: Any) -> T:
+def from_twin(kind: type[T], value: Any, where: str = "it") -> T:
     """Return the dataclass of a JSON twin; raise ValueError for a value that is none."""
     hints = get_type_hints(kind)
-    if not isinstance(value, dict) or value.keys() != hints.keys():
-        raise ValueError(f"expected {', '.join(hints)}")
-    made = {name: _from_json(hint, value[name]) for name, hint in hints.items()}
+    if not isinstance(value, dict):
+        raise ValueError(f"{where}: expected the keys {', '.join(hints)}; found {repr(value)[:60]}")
+    if odd := sorted(value.keys() ^ hints.keys()):
+        raise ValueError(f"{where}: expected the keys {', '.join(hints)}; '{odd[0][:60]}' is missing, or none of them")
+    made = {name: _from_json(hint, value[name], f"{where}.{name}") for name, hint in hints.items()}
     for name, hint in hints.items():
         if not fits(made[name], hint):
-            raise ValueError(f"{name}: expected {expected(hint)}")
+            raise ValueError(f"{where}.{name}: expected {expected(hint)}; found {repr(value[name])[:60]}")
     return kind(**made)
 
 
-def _from_json(hint: Any, value: Any) -> Any:
+def _from_json(hint: Any, value: Any, where: str) -> Any:
     inside = get_args(hint)
     if isinstance(value, list):
-        return tuple(_from_json(inside[0], item) for item in value)
+        return tuple(_from_json(inside[0], item, where) for item in value)
+    if float in (hint, *inside) and type(value) in (int, float):
+        return float(value) if abs(value) < _MOST else None
     kind = next(filter(is_dataclass, (hint, *inside)), None)
-    return from_twin(kind, value) if isinstance(value, dict) and isinstance(kind, type) else value
+    return from_twin(kind, value, where) if isinstance(value, dict) and isinstance(kind, type) else value
 
 
 def fits(value: Any, hint: Any) -> bool:
@@ -50,6 +55,8 @@ def fits(value: Any, hint: Any) -> bool:
     if kind is np.ndarray:
         (number,) = get_args(inside[1])
         return isinstance(value, np.ndarray) and value.dtype.kind == np.dtype(number).kind
+    if kind is dict:
+        return isinstance(value, dict) and all(fits(item, inside[1]) for item in value.values())
     if kind is tuple and isinstance(value, tuple):
         each = [inside[0]] * len(value) if inside[-1] is Ellipsis else inside
         return len(value) == len(each) and all(map(fits, value, each))

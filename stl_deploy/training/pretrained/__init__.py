@@ -13,15 +13,13 @@ are of the rounded weights (made by ``python -m benchmarks.ready_made``). Cards 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from importlib import resources
-from types import UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any
 
+from stl_deploy._util.json_twin import from_twin
 from stl_deploy._util.remedies import require_one_of
 from stl_deploy.errors import InputError
-
-_MOST = 2**63
 
 
 @dataclass(frozen=True)
@@ -32,6 +30,11 @@ class Accuracy:
     samples: int
     low: float
     high: float
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for no samples."""
+        if self.samples < 1:
+            raise ValueError(f"samples: expected 1 or more; found {self.samples}")
 
     def __str__(self) -> str:
         return f"{self.correct / self.samples:.2%} ({self.low:.2%} to {self.high:.2%})"
@@ -145,61 +148,9 @@ def card(name: str) -> Card:
     require_one_of(name, known, "ready-made model")
     file = models_folder() / name / "card.json"
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
+        return from_twin(Card, json.loads(file.read_text(encoding="utf-8")), "card")
     except (ValueError, RecursionError) as error:
         raise InputError(f"{file}: expected a card in JSON; found {error}; install stl-deploy again") from None
-    return read_card(data, str(file))
-
-
-def read_card(data: Any, where: str) -> Card:
-    """Parse a card from its JSON form; raise InputError for a missing or unknown key, or a wrong type."""
-    keys = _keys(Card, data, where)
-    for name in ("accuracy", "twin_accuracy"):
-        keys[name] = Accuracy(**_keys(Accuracy, keys[name], f"{where}: {name}"))
-    energy = _keys(Energy, keys["energy"], f"{where}: energy")
-    for name in ("quoted", "quoted_layer_by_layer"):
-        energy[name] = Quoted(**_keys(Quoted, energy[name], f"{where}: energy.{name}"))
-    for name in ("proved_ann", "measured_ann"):
-        if energy[name] is not None:
-            energy[name] = CheapestAnn(**_keys(CheapestAnn, energy[name], f"{where}: energy.{name}"))
-    energy["snn_over_ann"] = tuple(energy["snn_over_ann"])
-    return Card(**{**keys, "energy": Energy(**energy)})
-
-
-def _keys(kind: Any, data: Any, where: str) -> dict[str, Any]:
-    """Return the values of ``data``, whose keys must be exactly ``kind``'s fields."""
-    wanted = [field.name for field in fields(kind)]
-    if not isinstance(data, dict):
-        raise InputError(f"{where}: expected the keys {', '.join(wanted)}; found {data!r}; install stl-deploy again")
-    missing, others = [key for key in wanted if key not in data], [key for key in data if key not in wanted]
-    if missing or others:
-        expected = f"the key '{missing[0]}'" if missing else f"no keys but {', '.join(wanted)}"
-        others_text = f"'{others[0]}'" if others else "none"
-        raise InputError(f"{where}: expected {expected}; found {others_text}; install stl-deploy again")
-    for key, hint in get_type_hints(kind).items():
-        if not _fits(data[key], hint):
-            expected, shown = hint.__name__ if isinstance(hint, type) else hint, repr(data[key])[:60]
-            raise InputError(f"{where}: '{key}': expected {expected}; found {shown}; install stl-deploy again")
-    if kind is Accuracy and data["samples"] < 1:
-        raise InputError(f"{where}: 'samples': expected 1 or more; found {data['samples']}; install stl-deploy again")
-    return dict(data)
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    """Return whether a JSON value has a field's type; nested cards check their own fields."""
-    if isinstance(hint, UnionType):
-        return any(_fits(value, member) for member in get_args(hint))
-    if hint in (Accuracy, Energy, Quoted, CheapestAnn):
-        return True
-    if hint is float:
-        return type(value) in (int, float) and abs(value) < _MOST
-    if hint is int:
-        return type(value) is int and abs(value) < _MOST
-    if get_origin(hint) is dict:
-        return isinstance(value, dict) and all(isinstance(item, str) for item in value.values())
-    if get_origin(hint) is tuple:
-        return isinstance(value, list | tuple) and len(value) == 2 and all(_fits(item, float) for item in value)
-    return type(value) is hint
 
 
 def models_folder() -> Any:
