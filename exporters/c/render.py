@@ -12,10 +12,8 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 
-from stl_deploy.exporters.c.layout import make_plan
 from stl_deploy.exporters.c.names import in_comment
 from stl_deploy.exporters.c.plan import BYTES, Plan, Recorded, Share, Step
-from stl_deploy.integers.graph import IntegerGraph
 from stl_deploy.integers.store import About
 
 _FILES = {"net.c.j2": "{}.c", "net.h.j2": "{}.h", "main.c.j2": "main.c", "Makefile.j2": "Makefile"}
@@ -33,13 +31,8 @@ MOST_NAMES = 1000
 """Class names in the header."""
 
 
-def render(graph: IntegerGraph, about: About) -> dict[str, str]:
-    """Return each file's text by its name; raise UnsupportedError as `make_plan` does."""
-    return render_plan(make_plan(graph), about)
-
-
 def render_plan(plan: Plan, about: About) -> dict[str, str]:
-    """Render a plan, as `render` does."""
+    """Return each file's text by its name."""
     decision = _decision(plan, about)
     context = _context(plan, about) | {"decision": decision} | (decision or {})
     names = _FILES | (_DECISION_FILES if decision else {})

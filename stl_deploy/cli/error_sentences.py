@@ -86,15 +86,11 @@ def guess(message: str, options: Sequence[str], arguments: Sequence[str]) -> str
         return None if key is None else f"say --set {key}={_value(match[1], arguments)}"
     match = re.match(r"missing option '--(backend|to|against)'", message, re.I)
     if match is not None:
+        from stl_deploy.exporters.targets import registry
+
         named = "an exported file or folder, or a backend: " if match[1] == "against" else "one: "
-        return f"give {named}{', '.join(_choices(match[1]))}"
+        return f"give {named}{', '.join(registry().formats if match[1] == 'to' else registry().runners)}"
     return None
-
-
-def _choices(option: str) -> list[str]:
-    from stl_deploy.exporters.targets import registry
-
-    return list(registry().formats if option == "to" else registry().runners)
 
 
 def _key(name: str) -> str | None:

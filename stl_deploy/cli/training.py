@@ -99,9 +99,6 @@ def train(
     resume: Resume = False,
     overwrite: Overwrite = False,
     tensorboard: TensorBoard = False,
-    config_file: Annotated[
-        Path | None, typer.Option("--config", metavar="CONFIG.yaml", help="Same as the argument.")
-    ] = None,
     print_config: Annotated[
         bool, typer.Option("--print-config", help="Print the configuration as YAML (--json: as JSON) and stop.")
     ] = False,
@@ -114,19 +111,18 @@ def train(
     from stl_deploy.training.run_files import CONFIG
     from stl_deploy.verbs import train as train_one
 
-    name = str(config_file) if config_file is not None else which
-    if resume and (name is None or Path(name).is_dir()):  # the folder of a run: its own configuration
-        output = output if name is None else output or Path(name)
-        name = str(output / CONFIG) if output is not None and (output / CONFIG).is_file() else name
-    name = name or "digits"
+    if resume and (which is None or Path(which).is_dir()):  # the folder of a run: its own configuration
+        output = output if which is None else output or Path(which)
+        which = str(output / CONFIG) if output is not None and (output / CONFIG).is_file() else which
+    which = which or "digits"
     more = ["train.tensorboard=true"] if tensorboard else []
-    config = configure(name, changes.changes + more)
+    config = configure(which, changes.changes + more)
     if print_config:
         if json:
             emit_json(config.model_dump(mode="json"), json)
         else:
             typer.echo(dump_config(config), nl=False)
         return
-    run_dir = output or Path("runs") / Path(name).stem
+    run_dir = output or Path("runs") / Path(which).stem
     console().keep(run_dir)
     emit_json(train_one(config, run_dir, resume=resume, overwrite=overwrite, say=console()), json)

@@ -61,10 +61,7 @@ def unroll_convolutions(program: Program) -> Program:
     first = next(iter(per_pixel(program)), None)
     if first is None:
         return program
-    return _unroll_from(program, program.by_name[first].operands[0].node)
-
-
-def _unroll_from(program: Program, entry: str) -> Program:
+    entry = program.by_name[first].operands[0].node
     nodes: list[Node] = []
     flat = False
     for node in program.nodes:

@@ -226,14 +226,12 @@ class ParityBench:
         name: str,
         besides: Collection[str],
         say: Console,
-        *,
-        values: int = MORE,
         **common: Any,
     ) -> None:
         """Run an artifact on every other Runner that reads it and has a model to equal.
 
         besides: names of Runners to leave out. A Runner that cannot run here, or cannot hold it, is reported.
-        values: see `within`; `SAMPLES` at most. common: see `Options`.
+        common: see `Options`.
         """
         for kind in registry().runners.values():
             if of.name not in kind.reads or kind.name in besides or kind.agrees_with in (None, REFERENCE):
@@ -243,7 +241,7 @@ class ParityBench:
             runner = open_runner(kind, path, self.program, say=say, **common)
             own = self._model(runner, path)
             assert own is not None
-            samples = self.within(values, SAMPLES)
+            samples = self.within(MORE, SAMPLES)
             x = first_samples(self.x, samples)
             say.say(f"running {samples} of {leading(self.x)[1]:,} samples through {name} on {kind.name}")
             try:

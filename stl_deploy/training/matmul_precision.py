@@ -6,7 +6,6 @@ rounding error; bfloat16 on others. So `settle` measures before it takes anythin
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -87,21 +86,6 @@ def measure() -> tuple[Measured, ...]:
                     taken.append(time.perf_counter() - start)
             errors[name] = float((product.double() - exact).abs().max() / exact.abs().max())
     return tuple(Measured(name, min(taken), errors[name]) for name, taken in seconds.items())
-
-
-def bfloat16_gain() -> float:
-    """Return the speed of bfloat16 products relative to float32 on the CPU; medians of alternating runs."""
-    draws = torch.Generator().manual_seed(0)
-    wide = torch.randn(2, _SIZE, _SIZE, generator=draws)
-    operands = {torch.float32: wide.unbind(), torch.bfloat16: wide.bfloat16().unbind()}
-    seconds: dict[torch.dtype, list[float]] = {dtype: [] for dtype in operands}
-    for turn in range(_ROUNDS + 1):
-        for dtype, (a, b) in operands.items():
-            start = time.perf_counter()
-            a @ b
-            if turn:
-                seconds[dtype].append(time.perf_counter() - start)
-    return statistics.median(seconds[torch.float32]) / statistics.median(seconds[torch.bfloat16])
 
 
 def fastest(settings: Iterable[Measured]) -> Measured:

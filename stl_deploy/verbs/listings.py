@@ -228,23 +228,22 @@ def doctor(
     return environment
 
 
-_OF_TORCH = ("torch_threads", "cuda", "neuron_path", "matmul", "bfloat16_gain")
+_OF_TORCH = ("torch_threads", "cuda", "neuron_path", "matmul")
 
 
 def _of_torch() -> tuple[dict[str, Any], list[str]]:
     import torch
 
     from stl_deploy.nn.fused import path
-    from stl_deploy.training.matmul_precision import advice, bfloat16_gain, measure
+    from stl_deploy.training.matmul_precision import advice, measure
 
-    threads, products, gain = torch.get_num_threads(), measure(), bfloat16_gain()
+    threads, products = torch.get_num_threads(), measure()
     cuda = torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
-    facts = (threads, cuda, path(), [measured.as_dict() for measured in products], gain)
+    facts = (threads, cuda, path(), [measured.as_dict() for measured in products])
     return dict(zip(_OF_TORCH, facts, strict=True)), [
         f"{os.cpu_count()} cores, torch uses {threads} threads; CUDA: {cuda or 'none'}",
         f"neurons run on: {path()}",
         advice(products),
-        f"--set train.precision=bfloat16 multiplies {gain:.1f}x as fast as float32 here, weights rounded to 8 bits",
     ]
 
 

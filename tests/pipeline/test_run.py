@@ -280,29 +280,18 @@ def test_a_lava_that_spikes_otherwise_ends_the_run_as_failed(
     assert rows[f"{run_module.LAVA} (against {run_module.INTEGERS})"]["differing"] == 1
 
 
-@pytest.mark.parametrize(
-    ("most", "said"),
-    [
-        (2_000_000, "another simulator of Loihi failed and is left out of the report: it ended without a word"),
-        (0, "simulators besides Lava are left to "),
-    ],
-)
-def test_simulators_beside_lava_never_end_a_run(
-    run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int, said: str
+def test_simulators_beside_lava_are_left_out_of_large_networks(
+    run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copy, stream = tmp_path / "copy", io.StringIO()
     shutil.copytree(run_dir, copy)
     (copy / "report.html").unlink()
 
-    def fail(*_arguments: object, **_options: object) -> None:
-        raise ToolError("it ended without a word")
-
     _with_lava(monkeypatch, lambda found: found)
-    monkeypatch.setattr(ParityBench, "witnesses", lambda *_arguments, **_options: None)
-    monkeypatch.setattr(ParityBench, "cross_check", fail)
-    monkeypatch.setattr(run_module, "_CONNECTIONS", most)
+    monkeypatch.setattr(ParityBench, "witnesses", lambda *_arguments, **_options: pytest.fail("ran"))
+    monkeypatch.setattr(run_module, "_CONNECTIONS", 0)
     done = run(configure("digits", SMALL), copy, resume=True, say=Console(verbose=True, stream=stream))
-    assert said in " ".join(stream.getvalue().split())
+    assert "simulators besides Lava are left to " in " ".join(stream.getvalue().split())
     assert {entry.run for entry in done.parity.report.runs} >= {run_module.INTEGERS}
     assert (copy / "report.html").is_file()
 

@@ -10,11 +10,12 @@ import h5py
 import numpy as np
 
 
-def _neurons(file: h5py.File) -> Iterator[h5py.Group]:
-    """The groups of LIF nodes."""
-    for group in file["node/nodes"].values():
-        if group["type"][()] in (b"LIF", "LIF"):
-            yield group
+def _nodes(path: Path, kind: str = "") -> Iterator[h5py.Group]:
+    """Open the file and yield the groups of its nodes, or of those of one kind."""
+    with h5py.File(path, "r+") as file:
+        for group in file["node/nodes"].values():
+            if kind in ("", group["type"].asstr()[()]):
+                yield group
 
 
 def _replace(group: h5py.Group, key: str, value: Any, **options: Any) -> None:
@@ -33,25 +34,22 @@ def big_endian(path: Path) -> None:
 
 
 def _retype(path: Path, dtype: np.dtype[Any]) -> None:
-    with h5py.File(path, "r+") as file:
-        for group in file["node/nodes"].values():
-            for key in [key for key, data in group.items() if getattr(data, "dtype", None) == np.float32]:
-                _replace(group, key, group[key][()].astype(dtype))
+    for group in _nodes(path):
+        for key in [key for key, data in group.items() if getattr(data, "dtype", None) == np.float32]:
+            _replace(group, key, group[key][()].astype(dtype))
 
 
 def scalar_parameters(path: Path) -> None:
     """Store the parameters of LIF nodes as scalars, which NIR broadcasts to the node's shape."""
-    with h5py.File(path, "r+") as file:
-        for group in _neurons(file):
-            for key in ("tau", "r", "v_leak", "v_threshold", "v_reset"):
-                _replace(group, key, np.float32(group[key][()].flat[0]))
+    for group in _nodes(path, "LIF"):
+        for key in ("tau", "r", "v_leak", "v_threshold", "v_reset"):
+            _replace(group, key, np.float32(group[key][()].flat[0]))
 
 
 def without_v_reset(path: Path) -> None:
     """Leave out `v_reset`, as files of NIR before 1.0.5 do; it is 0 then."""
-    with h5py.File(path, "r+") as file:
-        for group in _neurons(file):
-            del group["v_reset"]
+    for group in _nodes(path, "LIF"):
+        del group["v_reset"]
 
 
 def without_version(path: Path) -> None:
@@ -62,53 +60,46 @@ def without_version(path: Path) -> None:
 
 def shuffled_edges(path: Path) -> None:
     """Store the edges in reverse order."""
-    _edges(path, lambda edges: edges[::-1])
+    with h5py.File(path, "r+") as file:
+        edges = file["node/edges"][()]
+        _replace(file["node"], "edges", edges[::-1], dtype=h5py.string_dtype())
 
 
 def fixed_length_edges(path: Path) -> None:
     """Store edges as byte strings of fixed length."""
     with h5py.File(path, "r+") as file:
-        edges = file["node/edges"][()]
-        _replace(file["node"], "edges", np.array([[bytes(name) for name in edge] for edge in edges], "S16"))
-
-
-def _edges(path: Path, change: Callable[[Any], Any]) -> None:
-    with h5py.File(path, "r+") as file:
-        edges = file["node/edges"][()]
-        _replace(file["node"], "edges", change(edges), dtype=h5py.string_dtype())
+        _replace(file["node"], "edges", file["node/edges"][()].astype("S16"))
 
 
 def compressed(path: Path) -> None:
     """Store weights in compressed chunks with shuffle and checksum filters."""
-    with h5py.File(path, "r+") as file:
-        for group in file["node/nodes"].values():
-            if "weight" in group:
-                options = {"chunks": True, "compression": "gzip", "shuffle": True, "fletcher32": True}
-                _replace(group, "weight", group["weight"][()], **options)
+    for group in _nodes(path):
+        if "weight" in group:
+            options = {"chunks": True, "compression": "gzip", "shuffle": True, "fletcher32": True}
+            _replace(group, "weight", group["weight"][()], **options)
 
 
 def more_metadata(path: Path) -> None:
     """Add another tool's metadata to the graph and to a node."""
+    neuron, *_ = [group.name for group in _nodes(path, "LIF")]
     with h5py.File(path, "r+") as file:
-        for group in (file["node"], next(_neurons(file))):
-            notes = group.require_group("metadata").create_group("somebody_elses_tool")
+        for name in ("node", neuron):
+            notes = file[name].require_group("metadata").create_group("somebody_elses_tool")
             notes.create_dataset("note", data="not for you", dtype=h5py.string_dtype())
             notes.create_dataset("numbers", data=np.arange(3))
 
 
 def fixed_length_type(path: Path) -> None:
     """Store the nodes' types as byte strings of fixed length."""
-    with h5py.File(path, "r+") as file:
-        for group in file["node/nodes"].values():
-            _replace(group, "type", np.bytes_(group["type"][()]))
+    for group in _nodes(path):
+        _replace(group, "type", np.bytes_(group["type"][()]))
 
 
 def without_input_shape(path: Path) -> None:
     """Leave out `input_shape` of convolutions: it follows from the input."""
-    with h5py.File(path, "r+") as file:
-        for group in file["node/nodes"].values():
-            if "input_shape" in group:
-                del group["input_shape"]
+    for group in _nodes(path, "Conv2d"):
+        if "input_shape" in group:
+            del group["input_shape"]
 
 
 ALL: tuple[tuple[str, str, Callable[[Path], None]], ...] = (

@@ -133,6 +133,7 @@ def _quantise_population(
     unit, first = 2.0 ** round(math.log2(threshold)), None
     for leaf, weight in zip(paths.leaves, real.weights, strict=True):
         node = leaf.node
+        assert node is not None
         like = layers[node.name]
         assert isinstance(like, nn.Linear | nn.Conv2d)
         bias = np.zeros(len(rows)) if real.bias is None else real.bias * rows / threshold

@@ -104,6 +104,6 @@ def _run_layer(layer: nn.Module, steps: int, *arrived: Tensor) -> Tensor:
         folded = x.flatten(0, 1)
         if isinstance(layer, nn.Conv2d):  # blocks take feature maps as they are if they are channels-last
             folded = folded.contiguous(memory_format=torch.channels_last)
-        y = layer(folded)
+        y: Tensor = layer(folded)
         return y.reshape(*x.shape[:2], *y.shape[1:])
     return over_time(layer, *(x.expand(steps, *x.shape[1:]) for x in arrived))

@@ -1,4 +1,4 @@
-"""Shared parts of all kernels: samples on threads, tensors as arrays, supported convolutions."""
+"""Shared parts of all kernels: samples on threads, tensors as arrays."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import pairwise
-from typing import Any, TypeGuard
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from stl_deploy.nn.fused.rows import Array
 
@@ -30,16 +30,6 @@ def array(tensor: Tensor) -> Array:
     """Return the memory of a contiguous tensor; bfloat16 as uint16."""
     tensor = tensor.detach()
     return tensor.view(torch.uint16).numpy() if tensor.dtype == torch.bfloat16 else tensor.numpy()
-
-
-def is_plain(layer: nn.Module) -> TypeGuard[nn.Conv2d]:
-    """Return whether a layer is torch's own convolution of stride 1 with zero padding: the only kind for kernels."""
-    return (
-        type(layer) is nn.Conv2d
-        and (layer.groups, layer.stride, layer.dilation) == (1, (1, 1), (1, 1))
-        and layer.padding_mode == "zeros"
-        and not isinstance(layer.padding, str)
-    )
 
 
 def scalar(value: Tensor, like: Tensor) -> Any:

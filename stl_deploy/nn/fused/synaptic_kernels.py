@@ -38,13 +38,16 @@ def backward(
     """Return gradients of x, θ, decay and synapse decay. trace: `forward`'s result."""
     x, theta, decay, synapse = given
     gradients = (np.empty_like(x), np.zeros_like(theta), np.zeros_like(decay), np.zeros_like(synapse))
-    _backward(grad, x, theta, decay, synapse, *trace, *rule, *gradients)
+    if synapse.size and rule[0] > 1 and not rule[3]:
+        _backward_staircase(grad, x, theta, decay, synapse, *trace, _constants(rule[0], x), *gradients)
+    else:
+        _backward(grad, x, theta, decay, synapse, *trace, *rule, *gradients)
     return gradients
 
 
 def _constants(cap: int, like: Array) -> Array:
-    """Return 0, 1 and the cap, in the numbers' own type, so that no operation widens them."""
-    return np.array([0, 1, cap], like.dtype)
+    """Return 0, 1, the cap and the staircase's ends, in the numbers' own type, so that no operation widens them."""
+    return np.array([0, 1, cap, LOW, cap + BEYOND], like.dtype)
 
 
 @inlined
@@ -106,6 +109,48 @@ def _forward(
             if current.size:
                 for n in range(neurons):
                     current[t, b, n] = i[n]
+
+
+@compiled
+def _backward_staircase(
+    grad: Array,
+    x: Array,
+    theta: Array,
+    decay: Array,
+    synapse: Array,
+    y: Array,
+    u: Array,
+    current: Array,
+    constants: Array,
+    of_x: Array,
+    of_theta: Array,
+    of_decay: Array,
+    of_synapse: Array,
+) -> None:
+    """Compute `_backward` for a synapse and several spikes a step, without branches, so that it vectorises."""
+    steps, batch, neurons = grad.shape
+    zero, one, low, high = constants[0], constants[1], constants[3], constants[4]
+    inverse = one / theta
+    for b in range(batch):
+        of_rest, of_current = np.zeros(neurons, grad.dtype), np.zeros(neurons, grad.dtype)
+        nothing = np.zeros(neurons, grad.dtype)
+        for t in range(steps - 1, -1, -1):
+            coming, level, fired, arrived, out = grad[t, b], u[t, b], y[t, b], x[t, b], of_x[t, b]
+            before = u[t - 1, b] if t else nothing
+            spent = y[t - 1, b] if t else nothing
+            held = current[t - 1, b] if t else nothing
+            for n in range(neurons):
+                ratio = level[n] / theta[n]
+                slope = inverse[n] if (ratio > low) & (ratio < high) else zero
+                through = (coming[n] - theta[n] * of_rest[n]) * slope
+                of_u = through + of_rest[n]
+                of_theta[n] -= through * ratio + fired[n] * of_rest[n]
+                of_decay[n] += of_u * (before[n] - theta[n] * spent[n])
+                of_rest[n] = of_u * decay[n]
+                of_i = of_u + of_current[n]
+                of_synapse[n] += of_i * (held[n] + arrived[n])
+                of_current[n] = of_i * synapse[n]
+                out[n] = of_current[n]
 
 
 @compiled

@@ -16,7 +16,7 @@ from stl_deploy.exporters.c import populations
 from stl_deploy.exporters.c.compiler import find_compiler, why_none
 from stl_deploy.exporters.c.layout import make_plan
 from stl_deploy.exporters.c.names import identifiers, in_comment
-from stl_deploy.exporters.c.render import render
+from stl_deploy.exporters.c.render import render_plan
 from stl_deploy.graph.program import Node, Operand, Reshape
 from stl_deploy.integers.graph import (
     ConvNode,
@@ -229,7 +229,7 @@ ABOUT = About("golden", "net.nir", {"conv1": 12.0, "fc": 3.5}, "of one version")
 
 def test_the_text_is_as_recorded() -> None:
     """After a deliberate change: python -m tests.exporters.c.record_golden"""
-    for name, text in render(digits_like(), ABOUT).items():
+    for name, text in render_plan(make_plan(digits_like()), ABOUT).items():
         assert text == (GOLDEN / name).read_text(encoding="ascii"), name
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from stl_deploy.exporters.c.render import render
+from stl_deploy.exporters.c.layout import make_plan
+from stl_deploy.exporters.c.render import render_plan
 from stl_deploy.integers.graph import IntegerGraph
 from stl_deploy.integers.store import About
 from tests.exporters.c.graphs import Grower
@@ -41,7 +42,7 @@ def broken_rules(place: Path, *options: str) -> dict[str, str]:
 
 
 def write(place: Path, graph: IntegerGraph) -> None:
-    for name, text in render(graph, About()).items():
+    for name, text in render_plan(make_plan(graph), About()).items():
         (place / name).write_text(text)
 
 

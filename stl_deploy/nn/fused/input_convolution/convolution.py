@@ -30,7 +30,7 @@ from stl_deploy.nn.fused.passes import (
     spread,
 )
 from stl_deploy.nn.fused.rows import Array
-from stl_deploy.nn.fused.sample_threads import array, is_plain, run, split, wide
+from stl_deploy.nn.fused.sample_threads import array, run, split, wide
 from stl_deploy.nn.fused.vectors import LANES
 from stl_deploy.nn.layers import Norm, follow, running
 
@@ -40,8 +40,14 @@ _FEW_TAPS = 32
 
 
 def enters(conv: nn.Module) -> bool:
-    """Return whether this convolution can be part of a block."""
-    return is_plain(conv) and conv.weight[0].numel() <= _FEW_TAPS
+    """Return whether this is torch's own convolution of stride 1 with zero padding, small enough for a block."""
+    return (
+        type(conv) is nn.Conv2d
+        and (conv.groups, conv.stride, conv.dilation) == (1, (1, 1), (1, 1))
+        and conv.padding_mode == "zeros"
+        and not isinstance(conv.padding, str)
+        and conv.weight[0].numel() <= _FEW_TAPS
+    )
 
 
 def entry_block(x: Tensor, conv: nn.Conv2d, theta: Tensor, decay: Tensor, norm: Norm | None, form: Form) -> Tensor:
