@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import io
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -81,6 +84,20 @@ def _pickled_module(state: State, path: Path) -> None:
     torch.save(nn.DataParallel(net), path)
 
 
+def _of_an_old_framework(state: State, path: Path) -> None:
+    """A module with neurons of SpikingJelly's first name, which is not installed, pickled whole."""
+    name = "spikingjelly.clock_driven.neuron"
+    lif = type("LIFNode", (nn.Module,), {"__module__": name, "__qualname__": "LIFNode"})
+    module = ModuleType(name)
+    module.LIFNode = lif  # type: ignore[attr-defined]
+    net = Net()
+    net.load_state_dict(state)
+    net.lif = lif()
+    packages = {part: ModuleType(part) for part in ("spikingjelly", "spikingjelly.clock_driven")}
+    with mock.patch.dict(sys.modules, packages | {name: module}):
+        torch.save(net, path)
+
+
 FILES: dict[str, tuple[str, Callable[[State, Path], None], str]] = {
     "plain": ("w.pth", torch.save, ""),
     "safetensors": ("w.safetensors", lambda state, path: save_file(_prefixed("backbone.", state), path), "'backbone.'"),
@@ -89,6 +106,7 @@ FILES: dict[str, tuple[str, Callable[[State, Path], None], str]] = {
     "parallel": ("w.pt", lambda state, path: torch.save(_prefixed("module.", state), path), "'module.'"),
     "compiled": ("w.pt", lambda state, path: torch.save(_prefixed("net._orig_mod.", state), path), "'net._orig_mod.'"),
     "pickled": ("net.pth", _pickled_module, "under the prefix 'module.'"),
+    "clock_driven": ("net.pth", _of_an_old_framework, ""),
     "nested": ("w.pt", lambda state, path: torch.save({"ema": {"state": state}}, path), "in 'ema.state'"),
 }
 

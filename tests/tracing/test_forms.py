@@ -696,6 +696,33 @@ def test_a_wrapped_module_is_the_module(wrap: Callable[[], nn.Module]) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+class Kernel(nn.Module):
+    """A neuron with SpikingJelly's names of backends (0.0.0.0.14); that of CuPy needs a GPU."""
+
+    supported_backends = ("torch", "cupy")
+
+    def __init__(self, backend: str) -> None:
+        super().__init__()
+        self.backend = backend
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.backend != "torch":
+            raise RuntimeError("no GPU")
+        v, spikes = torch.zeros_like(x[0]), []
+        for x_t in x:
+            v = 0.5 * v + x_t
+            spikes.append((v > 0.7).float())
+            v = v * (1 - spikes[-1])
+        return torch.stack(spikes)
+
+
+def test_kernels_of_another_library_run_in_torch_while_captured() -> None:
+    model, x = Kernel("cupy"), torch.rand(8, 4, 3)
+    net = stl.capture(model, x)
+    assert net.program.digest() == stl.capture(Kernel("torch"), x).program.digest()
+    assert model.backend == "cupy"
+
+
 def test_a_compiled_module_is_captured_uncompiled() -> None:
     model, x = Loop(), torch.rand(7, 4, 6) * 2
     net = stl.capture(torch.compile(model), x)

@@ -32,7 +32,10 @@ def compiles() -> bool:
 
 @contextmanager
 def as_found(model: nn.Module) -> Iterator[None]:
-    """Undo everything that the body does to ``model`` and to random generators; run what is compiled as written."""
+    """Undo everything that the body does to ``model`` and to random generators; run what is compiled as written.
+
+    SpikingJelly's modules that run in one kernel of another library (``backend="cupy"``, ``"triton"``) run in torch.
+    """
     modules = list(model.modules())
     plain = [module for module in modules if not isinstance(module, torch.jit.ScriptModule)]
     saved = [(module, dict(module.__dict__), {k: dict(module.__dict__[k]) for k in _TABLES}) for module in plain]
@@ -43,6 +46,9 @@ def as_found(model: nn.Module) -> Iterator[None]:
     states = (torch.get_rng_state(), np.random.get_state(), random.getstate())  # noqa: NPY002
     used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     cuda = torch.cuda.get_rng_state_all() if used else []
+    for module in plain:
+        if getattr(module, "backend", "torch") != "torch" and "torch" in getattr(module, "supported_backends", ()):
+            module.backend = "torch"
     try:
         with _steps_apart(modules), torch.compiler.set_stance("force_eager") if compiles() else nullcontext():
             yield
