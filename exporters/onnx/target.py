@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stl_deploy._util.remedies import named, option, require_one_of
 from stl_deploy._util.temporary import temporary_folder
+from stl_deploy.config.options import Runtime
+from stl_deploy.errors import InputError
 from stl_deploy.exporters.nir.target import Reference
 from stl_deploy.exporters.onnx.exact_sums import to_planes
 from stl_deploy.exporters.onnx.export import export_onnx
@@ -27,15 +30,33 @@ TAKES = ALL_NODES - {Norm}
 """A norm rounds once from float64; it is folded into weights before."""
 
 
+_BOTH = ("steps", "batch")
+_EACH: Mapping[Form, Sequence[str]] = {"sequence": _BOTH, "unrolled": _BOTH, "step": ("batch",)}
+FORMS: Mapping[Runtime, Mapping[Form, Sequence[str]]] = {
+    "openvino": {"sequence": (), "unrolled": (), "step": ()},
+    "tract": {"unrolled": _BOTH, "step": ("batch",)},
+    "emx": _EACH,
+    "iree": {form: (*sizes, "opset") for form, sizes in _EACH.items()},
+}
+"""The forms that other runtimes took in `make runtimes`, and the options that these need. tract's Scan fails, emx takes
+no free sizes, and IREE computes other spikes with them, and needs opset 16."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class OnnxOptions(Options):
-    """As `export_onnx` takes them."""
+    """As `export_onnx` takes them. runtime: the one that the file is for, which must take its form."""
 
     form: Form = "sequence"
     precision: Precision = "float32"
     steps: int | None = None
     batch: int | None = None
     opset: int | None = None
+    runtime: Runtime | None = None
+
+    def __post_init__(self) -> None:
+        """Raise InputError for a runtime that is not known."""
+        if self.runtime is not None:
+            require_one_of(self.runtime, Runtime, named("runtime"))
 
 
 class OnnxSession(Stream):
@@ -114,9 +135,18 @@ class Onnx(Format):
         """Return findings: every node is held; sums off an exact grid may be added up in another order."""
         return check_sums(program)
 
+    def check_for(self, program: Program, options: OnnxOptions) -> Iterable[Finding]:
+        """Check as `check`; name the forms that ``options.runtime`` takes."""
+        yield from self.check(program)
+        if options.runtime is not None:
+            forms = ", or ".join(_asked_for(form, names) for form, names in FORMS[options.runtime].items())
+            yield Finding("runtime-forms", "info", None, f"{options.runtime} takes {forms}")
+
     def write(self, program: Program, path: Path, options: OnnxOptions) -> Mapping[str, Any]:
-        """See `export_onnx`."""
-        chosen = {name: getattr(options, name) for name in settings(OnnxOptions)}
+        """See `export_onnx`; raise InputError for a form that ``options.runtime`` does not take."""
+        if options.runtime is not None:
+            _require_form(options, options.runtime)
+        chosen = {name: getattr(options, name) for name in settings(OnnxOptions) if name != "runtime"}
         export_onnx(program, path, **chosen, provenance=options.origin)
         return {"target": self.name, **chosen}
 
@@ -134,6 +164,25 @@ class Onnx(Format):
     def load(self, path: Path) -> OnnxRuntime:
         """Open the file in ONNX Runtime."""
         return OnnxRuntime(path, Options())
+
+
+def _require_form(options: OnnxOptions, runtime: Runtime) -> None:
+    forms = FORMS[runtime]
+    form = options.form if options.form in forms else next(iter(forms))
+    missing = [name for name in forms[form] if getattr(options, name) is None]
+    if form != options.form or missing:
+        raise InputError(
+            f"expected a file that {runtime} takes; found other options; export with {_asked_for(form, forms[form])}",
+            slug="runtime-lacks-form",
+        )
+
+
+_VALUES = {"steps": "T", "batch": "B", "opset": 18}
+
+
+def _asked_for(form: Form, names: Sequence[str]) -> str:
+    """Return the options of a form that needs others."""
+    return " ".join([option("form", form), *(option(name, _VALUES[name]) for name in names)])
 
 
 TARGETS = (Onnx(), OnnxRuntime)

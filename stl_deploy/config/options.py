@@ -18,6 +18,8 @@ NetxThresholds = Literal["folded", "per-layer", "per-neuron", "projected", "unro
 OnnxForm = Literal["sequence", "step", "unrolled"]
 Precision = Literal["float32", "exact", "int8", "integer"]
 Numbers = Literal["int", "float32"]
+Runtime = Literal["openvino", "tract", "emx", "iree"]
+"""Runtimes of ONNX beside ONNX Runtime."""
 Reader = Literal["snntorch", "norse", "spikingjelly", "sinabs"]
 Time = Literal["first", "second", "step", "inside", "none"]
 """Position of time in the input of a module's forward, ``inside`` it, or ``none``: a module without time."""
@@ -165,6 +167,9 @@ class ExportOptions:
     opset: int | None = option(
         None, "onnx: version of the operators; default: the lowest.", metavar="N", of_target=True
     )
+    runtime: Runtime | None = option(
+        None, "onnx: for openvino, tract, emx or iree: refuse forms that it does not take.", of_target=True
+    )
     precision: Precision | None = option(
         None,
         "onnx: precision of weights and sums.",
@@ -226,6 +231,7 @@ class ExportKeywords(TypedDict, total=False):
     opset: int | None
     precision: Precision | None
     reader: Reader | None
+    runtime: Runtime | None
     numbers: Numbers | None
     flash: str | None
     ram: str | None
@@ -250,6 +256,7 @@ class CheckOptions:
     thresholds: NetxThresholds | None = option(None, "netx: as for export.", of_target=True)
     device: str | None = option(None, _DEVICE, "--device", metavar="DEVICE", of_target=True)
     lanes: int | None = option(None, "verilog: neurons processed in parallel.", of_target=True)
+    runtime: Runtime | None = option(None, "onnx: name the forms that this runtime takes.", of_target=True)
     numbers: Numbers | None = option(None, "c: int (default) or float32.", of_target=True)
     flash: str | None = option(None, "c: flash limit, as 256K (estimated).", metavar="BYTES", of_target=True)
     ram: str | None = option(None, "c: RAM limit, as 64K (estimated).", metavar="BYTES", of_target=True)
@@ -270,6 +277,7 @@ class CheckKeywords(TypedDict, total=False):
     thresholds: NetxThresholds | None
     device: str | None
     lanes: int | None
+    runtime: Runtime | None
     numbers: Numbers | None
     flash: str | None
     ram: str | None

@@ -402,6 +402,20 @@ REMEDIES = (
         lambda room: _names(room, "int_net"),
     ),
     Remedy(
+        "exporters/onnx/target.py:__post_init__",
+        lambda room: room.net.export(room.new("n.onnx"), runtime="openvin"),
+        "runtime: expected one of openvino, tract",
+        "--runtime: expected one of openvino, tract",
+        lambda room: room.net.export(room.new("n.onnx"), runtime="openvino"),
+    ),
+    Remedy(
+        "exporters/onnx/target.py:_asked_for",
+        lambda room: room.net.export(room.new("n.onnx"), runtime="tract"),
+        "export with form='unrolled' steps=T batch=B",
+        "export with --form unrolled --steps T --batch B",
+        lambda room: room.net.export(room.new("n.onnx"), runtime="tract", form="unrolled", steps=8, batch=2),
+    ),
+    Remedy(
         "graph/check.py:refused",
         lambda room: cell_net(room).export(room.new("c"), to="c"),
         "or to C with numbers='float32'",
