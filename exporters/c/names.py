@@ -19,9 +19,9 @@ restrict return short signed sizeof static struct switch typedef union unsigned 
 and_eq asm bitand bitor bool catch char8_t char16_t char32_t class compl concept consteval constexpr constinit
 const_cast co_await co_return co_yield decltype delete dynamic_cast explicit export false friend mutable namespace new
 noexcept not not_eq nullptr operator or or_eq private protected public reinterpret_cast requires static_assert
-static_cast template this thread_local throw true try typeid typename using virtual wchar_t xor xor_eq main
+static_cast template this thread_local throw true try typeid typename using virtual wchar_t xor xor_eq main check clean
 """
-"""Of C and C++, and main, whose file is main.c."""
+"""Of C and C++, main, whose file is main.c, and the goals of the Makefile."""
 
 
 def require_prefix(prefix: str) -> str:

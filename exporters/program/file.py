@@ -23,6 +23,7 @@ from stl_deploy.errors import GraphError, InputError, StlDeployError
 from stl_deploy.graph import program as ir
 from stl_deploy.graph.cell import Cell, Constant, Operation, State, broadcasts
 from stl_deploy.graph.check import ALL_NODES
+from stl_deploy.graph.program import Shape
 from stl_deploy.graph.run import run
 from stl_deploy.graph.segments import ordered
 
@@ -163,6 +164,8 @@ def _require_sound(program: ir.Program, path: Path) -> None:
         raise InputError(f"{path}: expected an Input and an Output; found none")
     if sum(math.prod(node.shape) for node in program.nodes) > _MOST_VALUES:
         raise InputError(f"{path}: its nodes have more than {_MOST_VALUES:,} values of one sample")
+    for node in program.nodes:
+        _require_arriving(program, node, path)
     try:
         for cell in program.of(Cell):
             _require_cell(program, cell)
@@ -174,6 +177,56 @@ def _require_sound(program: ir.Program, path: Path) -> None:
         raise InputError(f"{path}: its nodes do not fit together ({one_line(error, 200)})") from None
     if not in_order:
         raise InputError(f"{path}: expected each node behind those that it reads; found another order")
+
+
+def _require_arriving(program: ir.Program, node: ir.Node, path: Path) -> None:
+    """Raise InputError unless what arrives at a node has the shape that the node takes, and becomes that of its output.
+
+    Numpy would broadcast other shapes, and C would read and write beyond its arrays.
+    """
+    shapes = [program.by_name[operand.node].shape for operand in node.operands]
+    wanted: list[Shape] = []
+    made = node.shape
+    if isinstance(node, ir.Concat):
+        wanted = [(size, *node.shape[1:]) for size in node.sizes]
+        made = (sum(node.sizes), *node.shape[1:])
+    elif isinstance(node, ir.Product):
+        wanted = list(node.operand_shapes)
+    elif node.combine == "add" and shapes:
+        wanted = [getattr(node, "input_shape", node.shape)] * len(shapes)
+    if isinstance(node, ir.Conv | ir.Pool | ir.MaxPool):
+        made = _of_windows(node)
+    if isinstance(node, ir.Delay) and not 0 <= node.steps.min() <= node.steps.max() <= _MOST_DELAY:
+        made = (0,)
+    if isinstance(node, ir.Reshape) and math.prod(node.input_shape) != math.prod(node.shape):
+        made = node.input_shape
+    if isinstance(node, ir.Gather) and not (
+        -1 <= node.indices.min() <= node.indices.max() < math.prod(node.input_shape)
+    ):
+        made = (0,)
+    if (wanted and wanted != shapes) or made != node.shape:
+        expected_shapes = f"{[list(shape) for shape in wanted]} to make {list(made)}"
+        found_shapes = f"{[list(shape) for shape in shapes]} to make {list(node.shape)}"
+        raise InputError(f"{path}: node {node.name[:60]!r}: expected {expected_shapes}; found {found_shapes}")
+
+
+def _of_windows(node: ir.Conv | ir.Pool | ir.MaxPool) -> Shape:
+    """Return the shape that a convolution or pool makes; (0,) for sizes or strides that are none."""
+    kernel: Shape = node.weight.shape[2:] if isinstance(node, ir.Conv) else node.kernel
+    dilation = node.dilation if isinstance(node, ir.Conv) else (1,) * len(kernel)
+    rank = len(kernel)
+    parts = (node.stride, node.padding, dilation, node.input_shape[-rank:], kernel)
+    if any(len(part) != rank for part in parts) or not all(map(_is_shape, (node.stride, dilation, kernel))):
+        return (0,)
+    places = []
+    for size, (before, after), window, step, spread in zip(
+        node.input_shape[-rank:], node.padding, kernel, node.stride, dilation, strict=True
+    ):
+        if min(before, after) < 0:
+            return (0,)
+        places.append((size + before + after - (window - 1) * spread - 1) // step + 1)
+    first = node.weight.shape[:1] if isinstance(node, ir.Conv) else node.input_shape[:-rank]
+    return (*first, *places)
 
 
 def _require_weights(node: ir.Linear | ir.Conv, where: str) -> None:

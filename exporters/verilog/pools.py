@@ -14,7 +14,7 @@ import numpy as np
 
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.exporters.verilog.plan import forgets
-from stl_deploy.graph.program import MaxPool, Neuron, Node, Operand, Program, Shape
+from stl_deploy.graph.program import Input, MaxPool, Neuron, Node, Operand, Program, Shape
 from stl_deploy.integers.graph import IntegerGraph, IntegerLIF, MaxPoolNode
 
 _PARAMETERS = ("threshold", "drop", "v_reset")
@@ -26,12 +26,18 @@ def refused_max_pools(program: Program) -> Iterator[UnsupportedError]:
     for pool in program.of(MaxPool):
         if len(pool.operands) == 1 and not pool.operands[0].delay and pool.operands[0].node in of_spikes:
             of_spikes.add(pool.name)
-        elif not all(_may_move(reader) for reader in program.readers[pool.name]):
+        elif _of_input(program, pool) or not all(_may_move(reader) for reader in program.readers[pool.name]):
             yield _of_sums(pool.name)
 
 
+def _of_input(program: Program, pool: MaxPool) -> bool:
+    return any(isinstance(program.by_name[source.node], Input) for source in pool.operands)
+
+
 def _may_move(node: Node) -> bool:
-    if not isinstance(node, Neuron) or not node.spiking or node.decay is not None or node.synapse is not None:
+    if not isinstance(node, Neuron) or not node.spiking or node.synapse is not None:
+        return False
+    if node.decay is not None and node.decay.any():
         return False
     alike = all(by_channel(value, node.shape) is not None for value in (node.threshold, node.gain, node.offset))
     return alike and not node.delayed_reset and _reads_one(node)

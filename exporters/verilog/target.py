@@ -29,7 +29,7 @@ from stl_deploy.graph.readout import readout_of
 from stl_deploy.graph.run import NetworkInput
 from stl_deploy.graph.show import Row
 from stl_deploy.integers.bounds import SUM_LIMIT
-from stl_deploy.integers.fan_in import SEVERAL, fixed_thresholds_only, refusals, zero_starts_only
+from stl_deploy.integers.fan_in import fixed_thresholds_only, refusals, zero_starts_only
 from stl_deploy.integers.graph import IntegerGraph
 from stl_deploy.integers.quantise import choose
 from stl_deploy.integers.real_weights import to_integers
@@ -123,7 +123,7 @@ class VerilogFormat(Format):
 
     def check(self, program: Program) -> Iterable[Finding]:
         """Return everything that keeps integers from holding the network, node by node, and their rounding."""
-        errors = [error for error in refusals(program) if error.slug != SEVERAL] + _not_of_the_engine(program)
+        errors = [*refusals(program), *_not_of_the_engine(program)]
         return [*(from_error(error) for error in errors), *rounded(program)]
 
     def check_for(self, program: Program, options: VerilogOptions) -> Iterable[Finding]:

@@ -286,7 +286,8 @@ def _several(neuron: ir.Neuron) -> Iterator[UnsupportedError]:
         most = "any number" if neuron.cap is None else f"up to {neuron.cap:,}"
         remedy = f"state a cap: spikes_per_step: {MOST_SPIKES} in the dialect, or multi_spike of stl.LIF"
         yield refusal(neuron, SEVERAL, f"{_SEVERAL}, {most} of them; integers count up to {MOST_SPIKES}", remedy)
-    if neuron.decay is not None and neuron.reset != "subtract":  # without memory there is nothing to reset
+    # Without memory there is nothing to reset, but in the step after, which a late reset takes something off.
+    if neuron.reset != "subtract" and (neuron.decay is not None or neuron.delayed_reset):
         yield refusal(
             neuron,
             SEVERAL,

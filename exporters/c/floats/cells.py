@@ -42,11 +42,11 @@ _FUNCTIONS = {
 _WRITTEN: Mapping[str, Callable[..., str]] = {
     "neg": lambda a: f"-{a}",
     "abs": lambda a: f"{a} > 0 ? {a} : 0 - {a}",  # 0 of -0.0
-    "min": lambda a, b: f"{a} < {b} ? {a} : {b}",
-    "max": lambda a, b: f"{a} > {b} ? {a} : {b}",
+    "min": lambda a, b: f"{a} < {b} || {a} != {a} ? {a} : {b}",  # NaN of either is kept
+    "max": lambda a, b: f"{a} > {b} || {a} != {a} ? {a} : {b}",
     "not": lambda a: f"!{a}",
     "where": lambda c, a, b: f"{c} ? {a} : {b}",
-    "sign": lambda a: f"(float)(({a} > 0) - ({a} < 0))",
+    "sign": lambda a: f"{a} != {a} ? {a} : (float)(({a} > 0) - ({a} < 0))",
     "sigmoid": lambda a: f"1.0f / (1.0f + expf(-{a}))",
 }
 
@@ -138,6 +138,8 @@ def _constant(name: str, value: Array, memory: Memory, whole: Shape) -> str:
 
 def _expression(operation: Operation, args: Sequence[str]) -> str:
     op = operation.op
+    if op == "cast" and operation.dtype == "bool":
+        return f"{args[0]} != 0"
     if op == "cast":
         return f"({TYPES[operation.dtype]}){args[0]}"
     if op in _INFIX:

@@ -69,8 +69,14 @@ class Layout:
         return sizes
 
     @property
+    def state_bytes(self) -> int:
+        """Bytes of the state, whose largest members come first."""
+        largest = max(_BYTES[member.ctype] for member in self.members)
+        return -(-self.ram.total() // largest) * largest
+
+    @property
     def ram(self) -> Counter[str]:
-        """Bytes of the state by node."""
+        """Bytes of the state by node, without padding."""
         sizes = Counter[str]()
         for member in self.members:
             sizes[member.node] += member.size * _BYTES[member.ctype]
@@ -112,6 +118,7 @@ class _Writer:
             self._remember(self.names[name], depth, self.place[name], prod(program.by_name[name].shape))
         if not self.layout.members:  # C has no empty struct
             self._put(f"(void){self._member('uint8_t', 'none', 1, 'nothing')};")
+        self.layout.members.sort(key=lambda member: -_BYTES[member.ctype])
         self.layout.outputs = [(self.place[node.name], prod(node.shape)) for node in program.outputs]
         self.layout.recorded = {node.name: (self.place[node.name], prod(node.shape)) for node in program.compared}
 

@@ -28,7 +28,7 @@ def render(program: Program, layout: Layout, about: About) -> dict[str, str]:
         "P": about.prefix,
         "U": about.prefix.upper(),
         "flash": f"{layout.flash.total():,}",
-        "ram": f"{layout.ram.total():,}",
+        "state_bytes": layout.state_bytes,
         "shapes": [
             *(f"x: {in_comment(node.name)}, {list(node.shape)}" for node in program.inputs),
             *(f"y: {in_comment(node.name)}, {list(node.shape)}" for node in program.outputs),
@@ -61,11 +61,15 @@ def _needs_mathematics(layout: Layout) -> bool:
     """Return whether the C calls functions of math.h, or names infinity."""
     if "largest" in layout.kernels or any(np.isinf(table.values).any() for table in layout.tables):
         return True
-    return any("INFINITY" in line or re.search(r"\b[a-z0-9]+f\(", line) for line in layout.statements)
+    return any("INFINITY" in line or re.search(r"\b(?!sizeof)[a-z0-9]+f\(", line) for line in layout.statements)
 
 
 def numbers(values: NDArray[np.generic]) -> str:
     """Return the lines of an array's numbers."""
-    written = [literal(value) for value in values]
+    if values.dtype == np.float32 and np.isfinite(values).all():  # millions: as `literal` writes each
+        texts = (f"{value:.9g}" for value in values.tolist())
+        written = [f"{text}f" if "." in text or "e" in text else f"{text}.0f" for text in texts]
+    else:
+        written = [literal(value) for value in values]
     lines = (", ".join(written[at : at + _A_LINE]) for at in range(0, len(written), _A_LINE))
     return ",\n".join(f"    {line}" for line in lines)

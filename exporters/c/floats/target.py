@@ -14,7 +14,7 @@ import numpy as np
 from stl_deploy._util.files import write_text
 from stl_deploy._util.temporary import temporary_folder
 from stl_deploy._util.units import bytes_of
-from stl_deploy.errors import InputError, ToolError, UnsupportedError
+from stl_deploy.errors import GraphError, InputError, ToolError, UnsupportedError
 from stl_deploy.exporters.c.compiler import compile_program, find_compiler, run_program, why_none
 from stl_deploy.exporters.c.floats.network import Layout, lay_out
 from stl_deploy.exporters.c.floats.render import render
@@ -95,6 +95,8 @@ class CFloats(Runner):
                 rows.append(self._batch(folder / "net", part, sum(sizes)))
         by_node = np.split(np.concatenate(rows, axis=1), np.cumsum(sizes)[:-1], axis=2)
         shaped = [np.ascontiguousarray(a).reshape(steps, samples, *n.shape) for n, a in zip(kept, by_node, strict=True)]
+        if not all(np.isfinite(array).all() for array in shaped):
+            raise GraphError("computes values beyond float32; the network diverges", slug="diverges")
         named = list(zip((node.name for node in kept), shaped, strict=True))
         outputs = len(self.program.outputs)
         return Result(dict(named[:outputs]), dict(named[outputs:]))
@@ -134,7 +136,8 @@ class CFloatsFormat(Format):
         if any(finding.severity == "error" for finding in findings):
             return findings
         try:
-            _require_room(lay_out(program), options, None)
+            layout = lay_out(program)
+            _require_room(layout, options, _code_size(render(program, layout, About()), About(), options))
         except UnsupportedError as error:
             findings.append(from_error(error))
         return findings
@@ -148,16 +151,16 @@ class CFloatsFormat(Format):
             prefix=options.name or PREFIX,
         )
         files = render(program, layout, about)
-        _require_room(layout, options, code_size(files, about.prefix, options.deadline, flags=_FLOAT_UNIT))
+        _require_room(layout, options, _code_size(files, about, options))
         path.mkdir(parents=True)
         for name, text in files.items():
             write_text(path / name, text)
         texts = {name: getattr(about, name) for name in _TEXTS}
         write_program(replace(program, metadata={**program.metadata, _KEY: texts}), path / NAME)
-        flash, ram = layout.flash.total(), layout.ram.total()
+        flash, ram = layout.flash.total(), layout.state_bytes
         options.say.say(
-            f"flash {flash:,} bytes and RAM {ram:,} bytes ({about.prefix}_state); code, stack and the caller's arrays "
-            "come on top"
+            f"flash {flash:,} bytes and RAM {ram:,} bytes ({about.prefix}_state); code, the C library, stack and the "
+            "caller's arrays come on top"
         )
         return {"target": self.name, "numbers": "float32", "flash_bytes": flash, "ram_bytes": ram}
 
@@ -194,16 +197,26 @@ def read_folder(folder: Path, *, trust: bool = False) -> tuple[Program, Mapping[
     return program, texts, about.prefix
 
 
+def _code_size(files: Mapping[str, str], about: About, options: COptions) -> int | None:
+    """Return bytes of code for a Cortex-M4F; None if no flash is given, or nothing measures it."""
+    if options.flash is None:
+        return None
+    return code_size(files, about.prefix, options.deadline, flags=_FLOAT_UNIT)
+
+
 def _require_room(layout: Layout, options: COptions, code: int | None) -> None:
     """Raise UnsupportedError if tables and code, or the state, exceed the chip's memory."""
-    parts = {"flash": (layout.flash, code or 0), "ram": (layout.ram, STACK)}
-    for what, (by_node, besides) in parts.items():
-        size = by_node.total() + besides
+    needed = {
+        "flash": (layout.flash, layout.flash.total() + (code or 0)),
+        "ram": (layout.ram, layout.state_bytes + STACK),
+    }
+    for what, (by_node, size) in needed.items():
         limit = bytes_of(getattr(options, what), what)
         if limit is not None and size > limit:
             raise UnsupportedError(
                 f"expected at most {limit:,} bytes of {what}; the network takes {size:,}"
-                f"{', without its code' if what == 'flash' and code is None else ''}",
+                f"{', without its code' if what == 'flash' and code is None else ''}"
+                f"{', without the C library' if what == 'flash' else ''}",
                 node=by_node.most_common(1)[0][0],
                 slug=f"too-much-{what}",
                 remedy=f"make this layer smaller, or take a chip with at least {size:,} bytes of {what}",

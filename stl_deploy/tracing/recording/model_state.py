@@ -48,7 +48,7 @@ def as_found(model: nn.Module) -> Iterator[None]:
     cuda = torch.cuda.get_rng_state_all() if used else []
     for module in plain:
         if getattr(module, "backend", "torch") != "torch" and "torch" in getattr(module, "supported_backends", ()):
-            module.backend = "torch"
+            module.backend = "torch"  # type: ignore[assignment]
     try:
         with _steps_apart(modules), torch.compiler.set_stance("force_eager") if compiles() else nullcontext():
             yield

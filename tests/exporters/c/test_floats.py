@@ -87,6 +87,29 @@ def test_every_operation(kinds: list[str], most: int, compiler: str, monkeypatch
     np.testing.assert_array_less(off, (most + 0.5) * np.spacing(np.abs(expected)) + sums)
 
 
+def test_nan_and_casts_to_bool_are_the_reference_run() -> None:
+    """0/0 in silence passes through bounds and signs, and compares with nothing; 0.3 is true."""
+    lines = ["size = abs x", "share = div x size", "low = min share one", "top = max low zero", "s = sign top"]
+    lines += ["f:bool = gt s half", "spike = cast f", "small = mul x half", "b:bool = cast small", "told = cast b"]
+    constants = (("one", np.float32(1)), ("zero", np.float32(0)), ("half", np.float32(0.5)))
+    net = cells.cell("cell", [("x", Operand("w_in"), (3,))], lines, constants=constants, outputs=("spike", "told"))
+    program = cells.program(cells.weights("w_in", "input", 3, 5, 1), net, last="cell", shape=net.shape)
+    x = cells.drive()
+    x[:5] = 0
+    expected = run(program, x).y
+    assert 0 < expected[:, :, :3].mean() < expected[:, :, 3:].mean() < 1
+    np.testing.assert_array_equal(CFloats(program, COptions()).run(x).y, expected)
+
+
+def test_a_network_that_diverges_is_said_to() -> None:
+    net = cells.feed_forward()
+    grows = replace(net.by_name["cell"], outputs=("v",)) if "v" in cells.adaptive().values else None
+    assert grows is not None
+    with pytest.raises(InputError) as error:
+        CFloats(cells.program(net.by_name["w_in"], grows, last="cell"), COptions()).run(cells.drive() * 3e38)
+    assert error.value.slug == "diverges"
+
+
 def written(folder: Path, **options: Any) -> Path:
     CFloatsFormat().write(cells.feed_forward(), folder, COptions(numbers="float32", **options))
     return folder

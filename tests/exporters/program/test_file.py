@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,20 @@ from stl_deploy._util.npz import read_npz, write_npz
 from stl_deploy.errors import CaptureError, InputError
 from stl_deploy.exporters.nir.write import to_own_graph
 from stl_deploy.exporters.program.file import read_program, write_program
-from stl_deploy.graph.program import Input, Linear, MaxPool, Neuron, Operand, Output, Program
+from stl_deploy.graph.program import (
+    Concat,
+    Conv,
+    Delay,
+    Gather,
+    Input,
+    Linear,
+    MaxPool,
+    Neuron,
+    Operand,
+    Output,
+    Pool,
+    Program,
+)
 from tests.strategies import programs
 
 
@@ -84,7 +97,7 @@ DAMAGED: dict[str, tuple[Any, str]] = {
         _set(4, sources=[{"kind": "Source", "node": "lif", "delay": -1}]),
         "'out': expected to read",
     ),
-    "a wrong shape": (_set(1, shape=[1, 3]), "do not fit together"),
+    "a wrong shape": (_set(1, shape=[1, 3]), "to make"),
     "a list for an array": (_set(3, threshold=[1]), "threshold: expected an array or null; found 'tuple'"),
     "a number for a list": (_set(1, kernel=2), "kernel: expected a list; found 'int'"),
     "truth for an array": (_set(3, gain=True), "gain: expected an array or null; found 'bool'"),
@@ -143,6 +156,56 @@ def test_bytes_that_are_changed_are_refused_or_read(data: st.DataObject, tmp_pat
     except InputError as error:
         said = str(error)
     assert "\n" not in said
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "value"),
+    [
+        ("cc", "sizes", (2, 2_000_000)),
+        ("pool", "input_shape", (4, 2_000_000, 2)),
+        ("conv", "input_shape", (2, 20_000, 2_000)),
+        ("pool", "stride", (2, 1)),
+        ("top", "stride", (-1, 1)),
+        ("top", "kernel", (9, 9)),
+        ("pick", "indices", np.array([0, 1, 99])),
+        ("late", "steps", np.array(-1)),
+        ("fc", "operands", (Operand("pick"), Operand("input"))),
+    ],
+)
+def test_sizes_that_do_not_fit_what_arrives_are_refused(name: str, field: str, value: Any, tmp_path: Path) -> None:
+    """Numpy broadcasts some, and C would read and write beyond its arrays."""
+    rng, geometry = np.random.default_rng(0), {"stride": (2, 2), "padding": ((0, 0), (0, 0))}
+    weight = rng.normal(size=(4, 2, 3, 3)).astype(np.float32)
+    nodes = (
+        Input(name="input", shape=(2, 6, 6), operands=()),
+        Conv(
+            name="conv", shape=(4, 4, 4), operands=(Operand("input"),), weight=weight, bias=None, stride=(1, 1),
+            padding=((0, 0), (0, 0)), dilation=(1, 1), groups=1, input_shape=(2, 6, 6),
+        ),
+        Pool(
+            name="pool", shape=(4, 2, 2), operands=(Operand("conv"),), kernel=(2, 2), divisor=4, input_shape=(4, 4, 4),
+            **geometry,
+        ),
+        MaxPool(
+            name="top", shape=(4, 2, 2), operands=(Operand("conv"),), kernel=(2, 2), input_shape=(4, 4, 4), **geometry
+        ),
+        Concat(name="cc", shape=(8, 2, 2), operands=(Operand("pool"), Operand("top")), sizes=(4, 4)),
+        Gather(
+            name="pick", shape=(3,), operands=(Operand("cc"),), indices=np.array([0, -1, 31]), input_shape=(8, 2, 2)
+        ),
+        Delay(name="late", shape=(3,), operands=(Operand("pick"),), steps=np.array(2)),
+        Linear(
+            name="fc", shape=(2,), operands=(Operand("late"),), weight=np.ones((2, 3), np.float32), bias=None,
+            input_shape=(3,),
+        ),
+        Output(name="output", shape=(2,), operands=(Operand("fc"),)),
+    )  # fmt: skip
+    write_program(Program(nodes, 1e-4), tmp_path / "whole.program")
+    read_program(tmp_path / "whole.program")
+    damaged = tuple(replace(node, **{field: value}) if node.name == name else node for node in nodes)
+    write_program(Program(damaged, 1e-4), tmp_path / "net.program")
+    with pytest.raises(InputError, match=rf"net\.program: .*'{name}'"):
+        read_program(tmp_path / "net.program")
 
 
 def test_another_npz_is_no_program(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from stl_deploy.exporters.verilog.render import ENGINE, engine_text
 from stl_deploy.exporters.verilog.simulator import MISSING, simulators
 from stl_deploy.exporters.verilog.synthesis import FAMILIES, FLOWS, NETLIST, after_synthesis, synthesise
 from stl_deploy.exporters.verilog.target import Verilog, VerilogFormat, VerilogOptions
-from stl_deploy.graph.program import MaxPool, Operand, Pool
+from stl_deploy.graph.program import Input, Linear, MaxPool, Neuron, Operand, Output, Pool, Program
 from stl_deploy.graph.run import run
 from stl_deploy.integers.graph import GainNode, IntegerGraph, IntegerInput, IntegerLIF, IntegerOutput
 from stl_deploy.integers.net import LOIHI, WIDE, IntegerNeuron
@@ -494,6 +494,27 @@ def test_check_refuses_the_max_pools_that_export_refuses(case: str, tmp_path: Pa
     with pytest.raises(UnsupportedError) as raised:
         VerilogFormat().write(program, tmp_path / "v", VerilogOptions(x=x))
     assert raised.value.slug in errors.values()
+
+
+@pytest.mark.parametrize("decay", [None, F(0.5)])
+@pytest.mark.parametrize("reset", ["value", "subtract", "subtract_delayed", "value_delayed"])
+def test_check_refuses_the_counts_that_export_refuses(reset: Any, decay: Any, tmp_path: Path) -> None:
+    """Each spike of a count takes θ off at once; without memory only a late reset acts."""
+    weight = np.eye(4, 3, dtype=F) * F(1.5)
+    fc = Linear(name="fc", shape=(4,), operands=(Operand("in"),), weight=weight, bias=None, input_shape=(3,))
+    own = {"decay": decay, "threshold": F(0.5), "multi_spike": True, "cap": 7, "reset": reset}
+    count = Neuron(name="n", shape=(4,), operands=(Operand("fc"),), **own)
+    ends = Input(name="in", shape=(3,), operands=()), Output(name="out", shape=(4,), operands=(Operand("n"),))
+    program = Program((ends[0], fc, count, ends[1]), 1e-4)
+    slugs = [finding.slug for finding in VerilogFormat().check(program) if finding.severity == "error"]
+    held = reset == "subtract" or (decay is None and reset == "value")
+    assert slugs == ([] if held else ["several-spikes"])
+    x = RNG(0).integers(0, 2, (4, 3, 3)).astype(F)
+    if held:
+        VerilogFormat().write(program, tmp_path / "v", VerilogOptions(x=x))
+    else:
+        with pytest.raises(UnsupportedError):
+            VerilogFormat().write(program, tmp_path / "v", VerilogOptions(x=x))
 
 
 @pytest.mark.parametrize("steps", [255, 256])
