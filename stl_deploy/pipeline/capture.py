@@ -190,7 +190,10 @@ def _proved(model: nn.Module, x: Any, batch: Tensor, few: Tensor, traced: Traced
 
     call = traced.call
     operations = traced.recorded * sum(1 + signal.node.elements() // 2**9 for signal in traced.steps.signals)
-    require_repeatable(model, few, permuted(few, 7), call, traced.made, operations)
+    axis = batch_axis(call)
+    steps = None if call.time == "inside" else few.shape[1 - axis] + 2
+    larger = sized(few, axis, samples=few.shape[axis] + 1, steps=steps)
+    require_repeatable(model, few, permuted(few, 7), call, traced.made, operations, larger)
     if call.drawn is not None:
         require_drawn_starts(model, few, traced)
     made = require_whole(traced, batch)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -308,7 +309,7 @@ def test_a_list_of_the_modules_own_that_acts_after_many_calls_is_refused() -> No
         model.level = 0.5 if len(model.kept) < 60 else 0.1
 
     model = Loop(appended)
-    with pytest.raises(CaptureError, match="something else on the same input in call 6"):
+    with pytest.raises(CaptureError, match=r"something else on the same input in call [56]\d;"):
         stl.capture(model, X)
     assert len(model.kept) == 1
 
@@ -323,6 +324,28 @@ def test_what_is_computed_otherwise_with_gradients_is_warned_of() -> None:
         net = stl.capture(model, X)
     with torch.no_grad():
         assert (net.simulate(X.numpy()).y == model(X).numpy()).all()
+
+
+@pytest.mark.parametrize("higher", [0.01, 0.0])
+def test_a_few_spikes_that_gradients_change_are_warned_of(higher: float) -> None:
+    model = Loop(lambda model, spikes: None, late=lambda t, v: v - higher * torch.is_grad_enabled())
+    with pytest.warns(UserWarning, match="while torch records gradients") if higher else nullcontext():
+        stl.capture(model, X)
+
+
+@pytest.mark.parametrize("axis", [0, 1], ids=["steps", "samples"])
+def test_what_a_call_of_another_size_leaves_is_refused(axis: int) -> None:
+    """The most steps so far, and a number for each number of samples, in the order in which these came."""
+
+    class Sized(Loop):
+        def forward(self, x: Tensor) -> Tensor:
+            sizes = self.__dict__.setdefault("sizes", {})
+            number = sizes.setdefault(x.shape[1], len(sizes))
+            self.calls = max(self.calls, len(x))
+            return super().forward(x * (number + 1 if axis else self.calls))
+
+    with pytest.raises(CaptureError, match="something else on the same input after another call"):
+        stl.capture(Sized(lambda model, spikes: None), X)
 
 
 def test_a_delay_of_200_steps_beside_the_spikes_is_found_in_12() -> None:

@@ -28,7 +28,7 @@ class ReplayProof:
     """Runs of the module beside its captured step.
 
     compared: values so far; done: the runs, in words; fixed_steps: the module makes a fixed number of steps;
-    with_gradients: torch recorded gradients in one of the runs.
+    with_gradients: torch recorded gradients in the run of many steps and samples.
     """
 
     def __init__(self, model: nn.Module, traced: Traced, x: Tensor) -> None:
@@ -104,7 +104,10 @@ class ReplayProof:
         """Compare many steps of many samples; return whether the module takes them and time allows."""
         affords = self._values * self.samples * self.steps <= _AFFORDED
         affords = affords and self._operations * self.steps <= _AFFORDED_CALLS
-        return affords and self._compares_steps(self.samples, self.steps)
+        if affords:
+            with suppress(CaptureError):  # without gradients it says why
+                self.with_gradients = self._compares_steps(self.samples, self.steps, gradients=True)
+        return self.with_gradients or (affords and self._compares_steps(self.samples, self.steps))
 
     def _many_samples(self) -> None:
         """Compare as many samples as time allows, the farthest from x in any case."""
@@ -117,14 +120,16 @@ class ReplayProof:
         if steps:
             self._compares_steps(max(2, min(_MANY_SAMPLES, _AFFORDED // (self._values * steps))), steps)
 
-    def _compares_steps(self, samples: int, steps: int) -> bool:
-        """Compare outputs on so many steps; return whether the module takes and makes them."""
+    def _compares_steps(self, samples: int, steps: int, *, gradients: bool = False) -> bool:
+        """Compare outputs on so many steps, as `_succeeds`; return whether the module takes and makes them."""
         own = any("Traced" in type(part).__name__ for part in self.model.modules() if _is_scripted(part))
         if self.inside or self.fixed_steps or own:
             return False
         given = self._others(sized(self.x, self.axis, samples=2, steps=steps), samples)
         try:
-            return self._succeeds(given, f"{counted(steps, 'step')} of {counted(samples, 'sample')}")
+            return self._succeeds(
+                given, f"{counted(steps, 'step')} of {counted(samples, 'sample')}", gradients=gradients
+            )
         except CaptureError:
             length = self.traced.length
             if steps <= length or not ignores_later_steps(self.model, given, self.traced.call, length):
@@ -134,11 +139,7 @@ class ReplayProof:
 
     def _few_of_each(self) -> None:
         """Compare one sample, and one step of several, within the range of x and beyond it."""
-        one = permuted(sized(self.x, self.axis, samples=1), 6)
-        with suppress(CaptureError):  # without gradients it says why
-            self.with_gradients = self._succeeds(one, "1 sample", gradients=True)
-        if not self.with_gradients:
-            self._succeeds(one, "1 sample")
+        self._succeeds(permuted(sized(self.x, self.axis, samples=1), 6), "1 sample")
         if not self.inside:
             self._succeeds(sized(of_each_kind(self.x, self.axis), self.axis, samples=4, steps=1), "1 step")
 

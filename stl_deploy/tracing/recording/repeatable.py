@@ -8,6 +8,7 @@ import operator
 import random
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -44,17 +45,24 @@ _WRITABLE = (list, deque, dict, OrderedDict, defaultdict)
 
 
 def require_repeatable(
-    model: nn.Module, x: Tensor, other: Tensor, call: Call, made: Tensor | None = None, operations: int = _AFFORDED
+    model: nn.Module,
+    x: Tensor,
+    other: Tensor,
+    call: Call,
+    made: Tensor | None = None,
+    operations: int = _AFFORDED,
+    larger: Tensor | None = None,
 ) -> None:
     """Raise CaptureError unless a call from rest gives the same after one on another input, and after many.
 
     What draws numbers, keeps state, or keeps what it made of an earlier input does not; nor does what changes, a
     little in each call, a number that it reads. made: the output of a call on ``x`` from rest. operations: of a call.
+    larger: an input of other sizes, which comes first.
     """
     calls = min(_IN_A_ROW, _AFFORDED // operations)
-    why = _unrepeatable(model, x, other, call, made, calls)
+    why = _unrepeatable(model, x, other, call, made, calls, larger)
     if why and made is not None:  # in a record, text of values is other text
-        why = _unrepeatable(model, x, other, call, None, calls)
+        why = _unrepeatable(model, x, other, call, None, calls, larger)
     if why:
         raise CaptureError(
             f"{why}; start from rest in forward"
@@ -62,8 +70,13 @@ def require_repeatable(
         )
 
 
-def _unrepeatable(model: nn.Module, x: Tensor, other: Tensor, call: Call, made: Tensor | None, in_a_row: int) -> str:
-    """Return why a model gives something else on ``x`` after other calls; nothing if it does not."""
+def _unrepeatable(
+    model: nn.Module, x: Tensor, other: Tensor, call: Call, made: Tensor | None, in_a_row: int, larger: Tensor | None
+) -> str:
+    """Return why a model gives something else on ``x`` after other calls; nothing if it does not.
+
+    other: of the size of x, as a state may be kept until another size comes. larger: of another, which may be kept.
+    """
     if made is not None:
         first = list(made) if call.time == "step" else [made]
     else:
@@ -73,7 +86,11 @@ def _unrepeatable(model: nn.Module, x: Tensor, other: Tensor, call: Call, made: 
     for calls in _CALLS:
         with as_found(model), torch.no_grad():
             to_eval(model)
+            if larger is not None:
+                with suppress(CaptureError):  # takes no other sizes
+                    _outputs(model, larger, call, seed=1)
             _outputs(model, other, call, seed=1)
+            larger = None
             before, kept = _numbers_at_rest(model, call), _kept(model)
             if not _same(first, _outputs(model, x, call, seed=1)):
                 return (
