@@ -17,6 +17,7 @@ from stl_deploy.exporters.netx.chain import refusals
 from stl_deploy.graph.exact import input_grid, round_to_grid
 from stl_deploy.graph.program import CAPTURED, Program
 from stl_deploy.graph.run import NetworkInput
+from stl_deploy.integers.lava_layers import require_trainable
 from stl_deploy.integers.qat.graph import QuantisedGraph
 from stl_deploy.integers.scales import WEIGHT_TOP
 from stl_deploy.pipeline.fold import fold_layers
@@ -40,6 +41,7 @@ class QuantisedModule(QuantisedGraph, Generic[G]):
     def __init__(
         self, program: Program, x: NDArray[Any], sample: NetworkInput | None, to_graph: Callable[[Program], G]
     ) -> None:
+        require_trainable(program)  # before a grid is asked for, which would not help
         grid = input_grid(program.metadata)
         if grid is None and not np.array_equal(x, np.round(x)):
             raise _no_integers()

@@ -198,7 +198,7 @@ def test_instructions_are_the_fit_to_what_the_emulator_counted() -> None:
         ({"loihi1": -1.0}, "more than 0; found -1"),
         ({"loihi1": float("nan")}, "more than 0; found nan"),
         ({"loihi1": float("inf")}, "more than 0; found inf"),
-        ({"lohi1": 1e-3}, r"expected a chip: loihi1, .*; found 'lohi1' \(did you mean 'loihi1'\?\)"),
+        ({"lohi1": 1e-3}, r"step time: expected one of loihi1, .*; found 'lohi1' \(did you mean 'loihi1'\?\)"),
         ({"spinnaker1": 1e-3}, "spinnaker1 steps in real time"),
         (1e-3, 'expected a chip and its seconds, as in {"loihi1": 66e-6}; found 0.001'),
     ],

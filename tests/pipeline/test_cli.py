@@ -626,7 +626,7 @@ def test_a_file_in_the_place_of_a_folder(cli: Any, run_dir: Path, tmp_path: Path
 
 def test_a_chip_s_name_leads_to_its_format(cli: Any, run_dir: Path, tmp_path: Path) -> None:
     shown = cli("export", run_dir, "--to", "loihi", "-o", tmp_path / "a.net")
-    formats = "nir, program, onnx, netx, verilog, c, xylo"
+    formats = "nir, program, onnx, netx, verilog, c, c_floats, xylo"
     assert f"expected a format: {formats}; found 'loihi' (netx is Loihi's integers" in shown.err
 
 

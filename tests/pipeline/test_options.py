@@ -222,7 +222,7 @@ def test_a_value_of_another_kind_is_refused_by_name(net: SpikingGraph, call: Any
 
 
 def test_an_option_of_another_target_is_refused_by_name(net: SpikingGraph, tmp_path: Path) -> None:
-    with pytest.raises(stl.InputError, match="expected c for option 'flash'; found onnx; leave it out"):
+    with pytest.raises(stl.InputError, match="expected c or c_floats for option 'flash'; found onnx; leave it out"):
         net.export(tmp_path / "net.onnx", flash="64K")
     with pytest.raises(stl.InputError, match=r"expected options of onnx: .*; found 'wibble'"):
         net.export(tmp_path / "net.onnx", wibble=3)

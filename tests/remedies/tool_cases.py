@@ -7,6 +7,7 @@ import pty
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -34,6 +35,7 @@ from stl_deploy.exporters.targets import Options, find_runner
 from stl_deploy.exporters.verilog.board import _open
 from stl_deploy.exporters.verilog.target import VerilogFormat, VerilogOptions
 from stl_deploy.exporters.witnesses.equations import equations
+from stl_deploy.graph.program import Neuron
 from stl_deploy.verbs.whole_way import _others_run
 from tests.conformance.golden import GOLDEN
 from tests.exporters.netx.nets import chain, dense, neuron
@@ -92,9 +94,13 @@ def _on_integers(room: Room, path: Path) -> None:
     verbs.simulate(path, _ones(room), "loihi", room.new("y.npz"))
 
 
-def _adapting(room: Room) -> stl.SpikingGraph:
+def _rounding(room: Room) -> stl.SpikingGraph:
+    """A network that rounds its counts to the nearest, halves to even."""
     torch.manual_seed(0)
-    return stl.capture(nn.Sequential(nn.Linear(4, 3), stl.ALIF((3,), threshold=0.2)), room.spikes)
+    net = stl.capture(nn.Sequential(nn.Linear(4, 3), stl.LIF((3,), threshold=0.2)), room.spikes)
+    counts = {"multi_spike": True, "cap": 3, "rounding": "half_even", "reset": "subtract"}
+    nodes = tuple(replace(n, **counts) if isinstance(n, Neuron) else n for n in net.program.nodes)
+    return stl.SpikingGraph(replace(net.program, nodes=nodes))
 
 
 def _without_weights(room: Room) -> stl.SpikingGraph:
@@ -298,10 +304,10 @@ TOOLS = (
     ),
     Remedy(
         "exporters/witnesses/equations.py:_not_here",
-        lambda room: equations(_adapting(room).program),
+        lambda room: equations(_rounding(room).program),
         "use the reference (backend='reference')",
         "use the reference (--backend reference)",
-        lambda room: _adapting(room).simulate(room.spikes, backend="reference"),
+        lambda room: _rounding(room).simulate(room.spikes, backend="reference"),
     ),
     Remedy(
         "exporters/nir/check.py:_writer_findings",

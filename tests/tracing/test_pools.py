@@ -190,7 +190,7 @@ def test_samples_in_the_place_of_channels_are_pooled_each_by_itself(
     model, x = Rows(), torch.rand(5, 7, 6) * 2
     model(x)
     net = stl.capture(model, x, time=time)
-    y = net.simulate(x.transpose(0, axis).numpy()).y
+    y = net.simulate(x.numpy()).y
     np.testing.assert_allclose(y, model(x).transpose(0, axis).detach(), rtol=1e-5, atol=1e-6)
 
 

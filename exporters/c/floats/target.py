@@ -116,7 +116,7 @@ class CFloatsFormat(Format):
     """A folder of C99 with float32 and without allocation, for processors with a float unit."""
 
     name = "c_floats"
-    description = "C99 with float32, Cells included, for processors with a float unit; c with numbers float32"
+    description = "C99 with float32, Cells included, for processors with a float unit (numbers float32)"
     folder = NAME
     by_default = False
     options = COptions

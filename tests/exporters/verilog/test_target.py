@@ -280,7 +280,7 @@ def test_make_sim_compares_with_the_golden_vectors(folder: Path) -> None:
 
 @pytest.mark.parametrize(("name", "close"), [("generic", ""), ("up5", " (did you mean 'up5k'?)")])
 def test_devices_that_cannot_be_placed(name: str, close: str, folder: Path) -> None:
-    placed = "expected one of up5k, hx8k, ecp5-25f, ecp5-85f, gw1nr-9 to place and route"
+    placed = "device: expected one of up5k, hx8k, ecp5-25f, ecp5-85f, gw1nr-9"
     with pytest.raises(InputError, match=re.escape(f"{placed}; found '{name}'{close}")):
         synthesise(folder, name)
 
