@@ -217,7 +217,7 @@ def _require_room(layout: Layout, options: COptions, code: int | None) -> None:
                 f"expected at most {limit:,} bytes of {what}; the network takes {size:,}"
                 f"{', without its code' if what == 'flash' and code is None else ''}"
                 f"{', without the C library' if what == 'flash' else ''}",
-                node=by_node.most_common(1)[0][0],
+                node=(by_node or layout.ram).most_common(1)[0][0],  # code alone may be too large
                 slug=f"too-much-{what}",
                 remedy=f"make this layer smaller, or take a chip with at least {size:,} bytes of {what}",
             )

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 
 from stl_deploy.errors import InputError, UnsupportedError
-from stl_deploy.exporters.c.floats.target import NAME, CFloats, CFloatsFormat
+from stl_deploy.exporters.c.floats.network import lay_out
+from stl_deploy.exporters.c.floats.target import NAME, CFloats, CFloatsFormat, _require_room
 from stl_deploy.exporters.c.options import COptions
 from stl_deploy.exporters.targets import format_of
 from stl_deploy.graph.cell import OPERATIONS
@@ -139,6 +140,15 @@ def test_too_little_memory_is_refused_before_anything_is_written(tmp_path: Path,
         written(tmp_path / "out", **{limit: "16"})
     assert error.value.slug == f"too-much-{limit}"
     assert not (tmp_path / "out").exists()
+
+
+def test_a_network_without_tables_may_be_too_large_by_its_code() -> None:
+    lif = Neuron(name="lif", shape=(3,), operands=(Operand("input"),), decay=np.float32(0.5), threshold=np.float32(1))
+    layout = lay_out(cells.program(lif, last="lif", size=3))
+    assert not layout.flash
+    with pytest.raises(UnsupportedError) as error:
+        _require_room(layout, COptions(numbers="float32", flash="1K"), 2000)
+    assert (error.value.node, error.value.slug) == ("lif", "too-much-flash")
 
 
 def test_options_of_integers_are_refused() -> None:
