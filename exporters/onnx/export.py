@@ -16,17 +16,17 @@ from onnx.defs import onnx_opset_version
 
 from stl_deploy._util.remedies import named, remedy, require_one_of
 from stl_deploy.errors import InputError
-from stl_deploy.exporters.onnx.cells import cell_step
+from stl_deploy.exporters.onnx.cells import cell_step, neuron_step
 from stl_deploy.exporters.onnx.exact_sums import MANY_TAPS, to_planes
 from stl_deploy.exporters.onnx.foreign import nodes
 from stl_deploy.exporters.onnx.int8 import to_int8
 from stl_deploy.exporters.onnx.interface import Form, Interface, Precision, StateTensor
-from stl_deploy.exporters.onnx.neurons import has_state, neuron_step
 from stl_deploy.exporters.onnx.scope import Lead, Scope, floats, numbers
 from stl_deploy.exporters.onnx.states import Past, State, States, Unrolled, choose, shift
 from stl_deploy.exporters.onnx.storage import MAX_MODEL_BYTES, write_model
 from stl_deploy.exporters.onnx.synapses import memoryless
 from stl_deploy.graph.cell import Cell
+from stl_deploy.graph.neuron_cells import as_cell
 from stl_deploy.graph.program import Delay, Input, Neuron, Node, Operand, Product, Program
 from stl_deploy.graph.segments import is_loop, segments
 
@@ -185,7 +185,7 @@ def sequence_nodes(scope: Scope, program: Program, names: Mapping[str, str], lea
 
 def _is_stepped(segment: Sequence[Node]) -> bool:
     node = segment[0]
-    return is_loop(segment) or isinstance(node, Cell) or (isinstance(node, Neuron) and has_state(node))
+    return is_loop(segment) or isinstance(node, Cell) or (isinstance(node, Neuron) and bool(as_cell(node).states))
 
 
 class _Sequence:

@@ -47,12 +47,15 @@ class States:
         self._opened[node, kind] = State(node, before, after, shape, rest)
         return before
 
-    def close(self, node: str, kind: str, value: str, *, last: bool = False) -> None:
-        """Set the state at the end of the step. last: nothing else reads ``value``."""
+    def after(self, node: str, kind: str) -> str | None:
+        """Return the state's name at the end of the step, which the operator that computes it may take."""
+        return self._opened[node, kind].after
+
+    def close(self, node: str, kind: str, value: str) -> None:
+        """Set the state at the end of the step."""
         after = self._opened[node, kind].after
-        if last and self._scope.rename_last(value, after):
-            return
-        self._scope.op("Identity", [value], f"{node}/{kind}_next", output=after)
+        if value != after:
+            self._scope.op("Identity", [value], f"{node}/{kind}_next", output=after)
 
 
 class Unrolled(States):
@@ -70,7 +73,11 @@ class Unrolled(States):
             self._values[node, kind] = self._first(State(node, f"{node}/{kind}", "", shape, rest))
         return self._values[node, kind]
 
-    def close(self, node: str, kind: str, value: str, *, last: bool = False) -> None:
+    def after(self, node: str, kind: str) -> str | None:
+        """See `States`: any name will do."""
+        return None
+
+    def close(self, node: str, kind: str, value: str) -> None:
         """See `States`."""
         self._values[node, kind] = value
 

@@ -9,7 +9,9 @@ import numpy as np
 from stl_deploy.graph.cell import Array, Cell, Constant, Dtype, Operation, State
 from stl_deploy.graph.program import Neuron
 
-_ROUNDED = {"down": "trunc", "half_up": "floor", "half_even": "round"}
+_ROUNDED = {"down": "floor", "half_up": "floor", "half_even": "round"}
+_STATES = "ivsa"
+"""Current, potential, last spikes, raised threshold: in the order that files have them."""
 
 
 def as_cell(node: Neuron) -> Cell:
@@ -20,7 +22,7 @@ def as_cell(node: Neuron) -> Cell:
         >>> half = np.float32(0.5)
         >>> lif = Neuron(name="lif", shape=(3,), operands=(Operand("fc"),), decay=half, threshold=half)
         >>> [operation.op for operation in as_cell(lif).operations]
-        ['mul', 'add', 'gt', 'cast', 'gt', 'where']
+        ['mul', 'add', 'gt', 'cast', 'where']
     """
     return _Equations(node).cell()
 
@@ -45,7 +47,7 @@ class _Equations:
             operands=node.operands,
             names=self.arriving,
             operand_shapes=(node.shape,) * len(self.arriving),
-            states=tuple(self.states),
+            states=tuple(sorted(self.states, key=lambda state: _STATES.index(state.name))),
             constants=tuple(self.constants.values()),
             operations=tuple(self.operations),
             outputs=(out,),
@@ -74,9 +76,9 @@ class _Equations:
         elif node.reset == "subtract_delayed":
             v = self._op("sub", v, self._op("mul", "s", subtracted))
         elif node.reset == "value_delayed":
-            v = self._to_value(v, "s")
+            v = self._to_value(v, self._fires("s"))
         v = self._bounded(v)
-        spikes = self._fired(v, level)
+        fired, spikes = self._spikes(v, level)
         if node.delayed_reset or adaptation is not None:
             self._state("s", spikes, None)
         if over is not None:
@@ -84,7 +86,7 @@ class _Equations:
         elif node.reset == "subtract" and before is not None:
             v = self._op("sub", v, self._op("mul", spikes, subtracted))
         elif node.reset == "value" and before is not None:
-            v = self._to_value(v, spikes)
+            v = self._to_value(v, fired or self._fires(spikes))
         self._kept(v)
         return spikes
 
@@ -118,22 +120,26 @@ class _Equations:
     def _bounded(self, v: str) -> str:
         return v if self.node.v_min is None else self._op("max", v, self._constant("v_min", self.node.v_min))
 
-    def _fired(self, v: str, level: str) -> str:
-        """The spikes of potentials, 0 or 1, or their number."""
+    def _spikes(self, v: str, level: str) -> tuple[str, str]:
+        """Where potentials fire, if that is computed, and the spikes: 0 or 1, or their number."""
         node = self.node
         if not node.multi_spike:
-            return self._op("cast", self._op(node.compare, v, level, dtype="bool"))
+            fired = self._op(node.compare, v, level, dtype="bool")
+            return fired, self._op("cast", fired)
         ratio = self._op("div", v, level)
         if node.rounding == "half_up":
             ratio = self._op("add", ratio, self._number("half", 0.5))
-        count = self._op("max", self._op(_ROUNDED[node.rounding], ratio), self._number("zero", 0))
-        return count if node.cap is None else self._op("min", count, self._number("cap", node.cap))
+        # floor of what is not negative, which rounds to 0 too
+        count = self._op(_ROUNDED[node.rounding], self._op("max", ratio, self._number("zero", 0)))
+        return "", count if node.cap is None else self._op("min", count, self._number("cap", node.cap))
 
-    def _to_value(self, v: str, spikes: str) -> str:
-        fired = self._op("gt", spikes, self._number("zero", 0), dtype="bool")
-        node = self.node
-        value = self._number("zero", 0) if node.v_reset is None else self._constant("v_reset", node.v_reset)
-        return self._op("where", fired, value, v)
+    def _fires(self, spikes: str) -> str:
+        return self._op("gt", spikes, self._number("zero", 0), dtype="bool")
+
+    def _to_value(self, v: str, fired: str) -> str:
+        value = self.node.v_reset
+        to = self._number("zero", 0) if value is None else self._constant("v_reset", value)
+        return self._op("where", fired, to, v)
 
     def _kept(self, v: str) -> str:
         """Pass the potential to the next step, if the neuron remembers it; return its name."""
@@ -142,7 +148,7 @@ class _Equations:
         return v
 
     def _op(self, op: str, *args: str, dtype: Dtype = "float32") -> str:
-        name = f"t{len(self.operations)}"
+        name = f"{op}_{len(self.operations)}"
         self.operations.append(Operation(name, op, args, dtype))
         return name
 
