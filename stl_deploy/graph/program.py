@@ -45,6 +45,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy._util.reachable import reachable
+from stl_deploy.errors import GraphError
 
 Shape = tuple[int, ...]
 Floats = NDArray[np.float32]
@@ -318,12 +319,22 @@ class Program:
 
     ``metadata`` is what the graph's author wrote beside it (input coding, grids, versions). ``origin``: the graph that
     it was read from, which a writer patches instead of writing the nodes anew; None for one that was built.
+
+    Raises GraphError for another order.
     """
 
     nodes: tuple[Node, ...]
     dt: float
     metadata: Mapping[str, Any] = field(default_factory=dict)
     origin: Origin | None = None
+
+    def __post_init__(self) -> None:
+        before = set[str]()
+        for node in self.nodes:
+            for source in node.operands:
+                if not source.delay and source.node not in before and source.node in self.by_name:
+                    raise GraphError(f"stands before '{source.node}', which it reads", node=node.name, slug="order")
+            before.add(node.name)
 
     @cached_property
     def by_name(self) -> dict[str, Node]:

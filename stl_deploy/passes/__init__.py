@@ -15,7 +15,6 @@ from typing import Any
 from stl_deploy.config.options import FoldOptions
 from stl_deploy.errors import StlDeployError
 from stl_deploy.graph.program import Program
-from stl_deploy.graph.segments import ordered
 from stl_deploy.passes import (
     absorb_permutations,
     exact_grids,
@@ -114,7 +113,7 @@ def apply(
             known = require_equivalent(program, made.program, by=rewriting.name, known=known, **how)
         program, places, removed = made.program, composed(places, made.places), (*removed, *made.removed)
         grids += () if rewriting is narrow.PASS else made.grids
-    return Rewritten(replace(program, nodes=ordered(program.by_name)), places, grids, removed, kept, notes)
+    return Rewritten(program, places, grids, removed, kept, notes)
 
 
 def thresholds_go_into_weights(program: Program, neuron: str) -> bool:

@@ -13,6 +13,7 @@ from stl_deploy._util.json_twin import JsonTwin
 from stl_deploy.config.options import FoldOptions
 from stl_deploy.errors import StlDeployError
 from stl_deploy.graph.program import Doubles, Neuron, Node, Operand, Program, Scale
+from stl_deploy.graph.segments import ordered
 from stl_deploy.passes.permutations import Indices
 
 Exactness = Literal["bits", "real", "grid", "asked"]
@@ -80,8 +81,8 @@ class Pass:
 
 
 def with_nodes(program: Program, nodes: Nodes) -> Program:
-    """Return the Program with other nodes; the same object if they are equal."""
-    made = tuple(nodes.values())
+    """Return the Program with other nodes, put in order; the same object if they are equal."""
+    made = ordered(nodes)
     same = len(made) == len(program.nodes) and all(a is b for a, b in zip(made, program.nodes, strict=True))
     return program if same else replace(program, nodes=made)
 

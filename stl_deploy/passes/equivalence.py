@@ -23,7 +23,6 @@ from stl_deploy.graph.exact import Grid, input_grid, largest_sum, random_input, 
 from stl_deploy.graph.margins import nearest_level
 from stl_deploy.graph.program import Conv, Delay, Floats, Input, Linear, Neuron, Node, Output, Pool, Program, Scale
 from stl_deploy.graph.run import run
-from stl_deploy.graph.segments import ordered
 from stl_deploy.passes.base import Exactness, LayerGrid
 from stl_deploy.passes.permutations import Permutations, arrange
 
@@ -95,7 +94,7 @@ class Cut:
         ends = {node.name for node in wanted if node.name in given or isinstance(node, Output)}
         nodes, names = dict[str, Node](), {}
         needed = self._before(program, ends)
-        for node in ordered(program.by_name):
+        for node in program.nodes:
             if node.name in given and node.name in needed:
                 nodes[node.name] = Input(name=node.name, shape=node.shape, operands=())
             elif node.name in needed:

@@ -34,7 +34,6 @@ from stl_deploy.graph.exact import (
     synaptic,
 )
 from stl_deploy.graph.program import Conv, Doubles, Floats, Linear, Neuron, Program, is_binary
-from stl_deploy.graph.segments import ordered
 from stl_deploy.passes.base import LayerGrid, Nodes, Pass, Rewritten, with_nodes
 
 _COARSEST = -24
@@ -83,7 +82,7 @@ def _round(program: Program) -> Rewritten:
     known |= {node.name: _spikes(node) for node in program.spiking if _is_bounded(node)}
     chosen: list[LayerGrid] = []
     rounded: set[str] = set()
-    for node in ordered(nodes):
+    for node in program.nodes:
         if node.name in known:
             continue
         arriving = sum_grids([known.get(source.node) for source in node.operands])

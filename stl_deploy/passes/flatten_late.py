@@ -11,14 +11,13 @@ from dataclasses import replace
 import numpy as np
 
 from stl_deploy.graph.program import Delay, Neuron, Node, Operand, Program, Reshape, Scale, Shape
-from stl_deploy.graph.segments import ordered
 from stl_deploy.passes.base import Nodes, Pass, Rewritten, readers_of, with_nodes
 from stl_deploy.passes.permutations import Indices, arranged_fields, flattens
 
 
 def _move(program: Program) -> Rewritten:
     nodes, places = dict(program.by_name), {}
-    for node in ordered(nodes):  # sources first: a chain of elementwise nodes moves as one
+    for node in program.nodes:  # sources first: a chain of elementwise nodes moves as one
         shape = _shape_before(nodes, nodes[node.name])
         if shape is not None:
             places[node.name] = _in_shape(nodes, node.name, shape)

@@ -16,7 +16,6 @@ import numpy as np
 
 from stl_deploy.config.options import FoldOptions
 from stl_deploy.graph.program import Conv, Doubles, Linear, Node, Operand, Program, Scale
-from stl_deploy.graph.segments import ordered
 from stl_deploy.passes.base import Nodes, Pass, Rewritten, bypassed, with_nodes
 
 
@@ -32,7 +31,7 @@ def _until_done(rewrite: Callable[[Program, Nodes], list[str]]) -> Callable[[Pro
             if made is program:
                 return Rewritten(program, removed=tuple(gone))
             gone += [name for name in program.by_name if name not in made.by_name]
-            program = replace(made, nodes=ordered(made.by_name))
+            program = made
 
     return run
 

@@ -7,15 +7,14 @@ from dataclasses import replace
 import numpy as np
 
 from stl_deploy.graph.program import Linear
-from stl_deploy.graph.segments import ordered
 from stl_deploy.passes.base import Nodes, Pass, readers_of, rewrite
 
 
 def _fuse(nodes: Nodes) -> Nodes:
     """Fuse two adjacent linear nodes if the result is smaller: W₂·W₁."""
     fused = dict(nodes)
-    for node in ordered(nodes):  # sources first, so that a chain becomes one
-        name, layer = node.name, fused[node.name]
+    for name in nodes:  # sources first, so that a chain becomes one
+        layer = fused[name]
         before = fused.get(layer.operands[0].node) if len(layer.operands) == 1 and not layer.operands[0].delay else None
         if not isinstance(layer, Linear) or not isinstance(before, Linear) or len(layer.input_shape) != 1:
             continue

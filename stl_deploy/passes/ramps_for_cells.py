@@ -21,8 +21,7 @@ import numpy as np
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.graph import program as ir
 from stl_deploy.graph.cell import Cell, Constant, Operation
-from stl_deploy.graph.segments import ordered
-from stl_deploy.passes.base import Nodes, bypassed
+from stl_deploy.passes.base import Nodes, bypassed, with_nodes
 
 
 def ramps_for_cells(program: ir.Program) -> ir.Program:
@@ -39,7 +38,7 @@ def ramps_for_cells(program: ir.Program) -> ir.Program:
             instead[node.name] = instead[output]
         else:
             nodes[node.name] = replace(node, operands=operands)
-    return replace(program, nodes=ordered(nodes))
+    return with_nodes(program, nodes)
 
 
 def _output_of_cell(node: ir.Node) -> str:
@@ -58,7 +57,7 @@ def caps(program: ir.Program) -> Mapping[str, ir.Floats]:
 
 def without_caps(program: ir.Program) -> ir.Program:
     """Return the Program without caps, for neurons whose counts are bounded."""
-    return replace(program, nodes=ordered(bypassed(program.by_name, [cell.name for cell in program.of(Cell)])))
+    return with_nodes(program, bypassed(program.by_name, [cell.name for cell in program.of(Cell)]))
 
 
 @dataclass(frozen=True, eq=False)

@@ -25,7 +25,7 @@ from stl_deploy.graph import program as ir
 from stl_deploy.graph.cell import Cell
 from stl_deploy.graph.segments import ordered
 from stl_deploy.passes import fold_affine, narrow
-from stl_deploy.passes.base import Nodes, read_instead, readers_of
+from stl_deploy.passes.base import Nodes, read_instead, readers_of, with_nodes
 from stl_deploy.passes.ramps_for_cells import without_caps
 
 Form = Literal["counts", "rates"]
@@ -94,7 +94,7 @@ def relus_behind_pools(program: ir.Program) -> ir.Program:
         if isinstance(moved, Cell):
             moved = replace(moved, operand_shapes=(pool.shape,), output_shapes=(pool.shape,))
         nodes[name] = moved
-    return replace(program, nodes=ordered(nodes))
+    return with_nodes(program, nodes)
 
 
 def relus_into_counts(program: ir.Program) -> ir.Program:
@@ -107,7 +107,7 @@ def relus_into_counts(program: ir.Program) -> ir.Program:
         for reader in readers:
             read_instead(nodes, reader.name, relu.name, relu.operands)
         del nodes[relu.name]
-    return replace(program, nodes=ordered(nodes))
+    return with_nodes(program, nodes)
 
 
 def _counts(nodes: Nodes, node: ir.Node) -> bool:

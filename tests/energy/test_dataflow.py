@@ -115,8 +115,8 @@ def test_a_loop_cannot_be_batched_over_time() -> None:
     net = program(
         start((2,)),
         linear("a", "in", np.ones((3, 2))),
-        recurrent,
         linear("back", "hidden", np.ones((3, 3)), delay=1),
+        recurrent,
         linear("b", "hidden", np.ones((2, 3))),
         lif("out_", "b", (2,)),
     )

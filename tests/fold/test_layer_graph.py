@@ -326,8 +326,8 @@ REARRANGED: dict[str, tuple[tuple[Node, ...], Any]] = {
         (
             X4,
             linear("fc", np.eye(4), "input"),
-            gather("axes", [1, 2, 3, 0], "a"),
             neuron("a", "fc", (4,)),
+            gather("axes", [1, 2, 3, 0], "a"),
             reads(neuron("b", "axes", (4,), threshold=f32(0.5)[0]), Operand("axes"), Operand("b", 1)),
         ),
         lambda x: np.maximum.accumulate(x > 0)[..., [1, 2, 3, 0]],

@@ -1,12 +1,15 @@
 """Wiring: branches, loops, delays, several ends, nested graphs."""
 
+from dataclasses import replace
+
 import nir
 import numpy as np
 import pytest
 
+from stl_deploy.errors import GraphError
 from stl_deploy.exporters.nir.dialect import Dialect
 from stl_deploy.exporters.nir.lower import lower
-from stl_deploy.graph.program import Operand, Output
+from stl_deploy.graph.program import Operand, Output, Program
 from stl_deploy.graph.run import run
 from tests.graph.nets import a, bare, chain, graph, iff, steps
 
@@ -33,6 +36,19 @@ def test_scale_flatten_and_threshold():
         )
     )
     assert run(program, np.ones((1, 1, 1, 2, 2), np.float32)).y.ravel().tolist() == [10]
+
+
+def test_a_node_behind_its_undelayed_reader_is_refused():
+    """A recurrent layer behind its neuron ran as if it had no weights, without a word."""
+    program = lower(chain([1], iff((1,), theta=0.5), rec=nir.Linear(IDENTITY), extra=[("n0", "rec"), ("rec", "n0")]))
+    nodes = {node.name: node for node in program.nodes}
+    late = replace(nodes["rec"], operands=(Operand("n0", 1),))
+    reader = replace(nodes["n0"], operands=(Operand("input"), Operand("rec")))
+    program = Program((nodes["input"], late, reader, nodes["output"]), 1.0)
+    assert series(program, 0, 1, 0, 0) == [0, 1, 1, 1]
+    with pytest.raises(GraphError) as refused:
+        replace(program, nodes=(nodes["input"], reader, late, nodes["output"]))
+    assert (refused.value.slug, refused.value.node) == ("order", "n0")
 
 
 def test_an_edge_that_closes_a_loop_is_one_step_late():

@@ -92,7 +92,7 @@ def test_quantising_refuses_what_check_found(slug: str) -> None:
     assert (error.value.node, error.value.slug) == (node, slug.split(",")[0])
 
 
-@pytest.mark.parametrize(("source", "slug"), [(Operand("fc2"), "loop"), (Operand("lif", 2), "long-edge")])
+@pytest.mark.parametrize(("source", "slug"), [(Operand("fc2", 1), "loop"), (Operand("lif", 2), "long-edge")])
 def test_edges_that_no_lowering_makes_are_refused(source: Operand, slug: str) -> None:
     """A loop without neurons, which would never be ordered, and two steps on an edge, which would count as one."""
     build = Builder((3,)).linear("fc", np.eye(3)).lif("lif", 1.0).reshape("fc2", (3,)).linear("fc3", np.eye(3))

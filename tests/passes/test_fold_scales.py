@@ -11,6 +11,7 @@ import pytest
 from stl_deploy.graph.program import Concat, Input, Linear, Neuron, Node, Operand, Output, Program, Scale
 from stl_deploy.graph.run import run
 from stl_deploy.passes import FOREIGN, apply, fold_scales
+from stl_deploy.passes.base import with_nodes
 
 
 def _linear(name: str, source: Operand, weight: list[list[float]], bias: list[float] | None = None) -> Linear:
@@ -69,9 +70,7 @@ def test_a_scale_goes_into_every_term_of_a_sum() -> None:
 
 
 def _changed(program: Program, *nodes: Node) -> Program:
-    other = {node.name: node for node in nodes}
-    kept = [other.pop(node.name, node) for node in program.nodes]
-    return replace(program, nodes=(*kept[:-1], *other.values(), kept[-1]))
+    return with_nodes(program, {**program.by_name, **{node.name: node for node in nodes}})
 
 
 def _read_twice() -> Program:
