@@ -8,7 +8,7 @@ MCU_RUNS ?= runs/digits
 OLDEST ?= tests
 BENCHMARKS ?= onnx_speed c_speed training loihi reference counting whole_ways
 
-.PHONY: demo test quick lint types lava check gpu gpu-interpreted readme parity runtimes quantisation bench bench-peers study study-small conformance published explore hunt coverage mcu compilers packages fpga docs tutorials screens dist wheel-demo oldest clean help
+.PHONY: demo test quick lint types lava check gpu triton gpu-interpreted readme parity runtimes quantisation bench bench-peers study study-small conformance published explore hunt coverage mcu compilers packages fpga docs tutorials screens dist wheel-demo oldest clean help
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -17,19 +17,22 @@ demo: $(VENV)/.installed ## train, fold, export, verify, simulate and cost the d
 	$(BIN)/stl-deploy run digits -o runs/digits --overwrite
 
 test: $(VENV)/.dev lava ## set up what the tests need and run all but the nightly ones
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $${TEST_WORKERS:-2} -m "not nightly"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $${TEST_WORKERS:-2} --dist worksteal -m "not nightly"
 
 quick: $(VENV)/.dev ## the tests that take no training: under a minute on two cores
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $${TEST_WORKERS:-2} -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $${TEST_WORKERS:-2} --dist worksteal -m "not slow and not nightly"
 
 lint: $(VENV)/.dev ## style
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
 
-types: $(VENV)/.dev ## type annotations, strictly
-	@rm -rf build/types && mkdir -p build/types/stl_deploy
-	@ln -s $(CURDIR)/stl_deploy/* $(CURDIR)/exporters $(CURDIR)/energy build/types/stl_deploy/
+types: $(VENV)/.dev build/types ## type annotations, strictly
 	MYPYPATH=build/types $(BIN)/mypy -p stl_deploy
+
+.PHONY: build/types
+build/types: # the package as one folder, as mypy and the site read it
+	@rm -rf $@ && mkdir -p $@/stl_deploy
+	@ln -s $(CURDIR)/stl_deploy/* $(CURDIR)/exporters $(CURDIR)/energy $@/stl_deploy/
 
 check: lint types test ## everything that must hold before a change is taken
 
@@ -62,8 +65,10 @@ gpu: $(VENV)/.dev ## on a machine with a CUDA card: kernels, spikes, resume and 
 	$(BIN)/python -m pytest -q tests/nn/test_cuda_scan.py tests/nn/test_gpu.py
 	$(BIN)/python -m benchmarks.gpu
 
-gpu-interpreted: $(VENV)/.dev ## the CUDA kernels in Triton's interpreter, on the CPU (installs Triton: 0.7 GB)
+triton: $(VENV)/.dev ## Triton, with which make test runs the CUDA kernels in its interpreter, on the CPU (0.7 GB)
 	@$(BIN)/python -c 'import triton' 2>/dev/null || $(BIN)/python -m pip install --quiet 'triton>=3.3'
+
+gpu-interpreted: triton ## the tests of the CUDA kernels alone, in Triton's interpreter
 	TRITON_INTERPRET=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/nn/test_cuda_scan.py
 
 published: $(VENV)/.dev ## networks of published neurons: captured, in both ONNX forms, costed
@@ -88,8 +93,9 @@ fpga: $(VENV)/.dev ## RUNS on FPGA="DEVICE LANES": every spike simulated, placed
 explore: $(VENV)/.dev ## the property tests with examples that nobody has seen (make test draws the same ones every time)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $${TEST_WORKERS:-2} -m hypothesis --hypothesis-profile=explore
 
-hunt: $(VENV)/.dev ## damage of every input format (MUTANTS=10000 each), ends of every verb, bad surroundings
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $${TEST_WORKERS:-2} -m nightly
+hunt: $(VENV)/.dev lava triton ## the nightly tests; damage of every input format (MUTANTS=10000 each), ends of every verb, bad surroundings
+	-@$(BIN)/stl-deploy witness install xylosim # without a C++ compiler its tests are skipped
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $${TEST_WORKERS:-2} --dist worksteal -m nightly
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.hunt --mutants $(or $(MUTANTS),10000) $(HUNT)
 
 coverage: $(VENV)/.dev ## which lines and branches of the product the tests run
@@ -98,7 +104,7 @@ coverage: $(VENV)/.dev ## which lines and branches of the product the tests run
 	-$(BIN)/python -m coverage combine -q
 	$(BIN)/python -m coverage report --ignore-errors --skip-covered --sort=cover
 
-docs: $(VENV)/.docs types ## the site into build/site, strictly: snippets run, links lead somewhere, every name is documented
+docs: $(VENV)/.docs build/types ## the site into build/site, strictly: snippets run, links lead somewhere, every name is documented
 	$(BIN)/python docs/snippets.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 

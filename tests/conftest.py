@@ -1,12 +1,14 @@
-"""What all tests share: a configuration that trains in no time, and which tests are slow."""
+"""What all tests share: a configuration that trains in no time, which tests are slow, and which a push leaves out."""
 
 import signal
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from stl_deploy._util import working
 from stl_deploy.config.schema import RunConfig
 
 # How long an example takes is the machine's affair. A push is judged by the same examples everywhere; other ones are
@@ -24,6 +26,8 @@ for _name, _handler in (
     _number = getattr(signal, _name, None)
     if _number is not None and signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, _handler)
+
+working.FIRST = 1e6  # seconds: no line about long work stands among what tests expect, however busy the machine is
 
 QUICK_ROOMS = (
     "_util",
@@ -48,6 +52,9 @@ QUICK_FILES = (
     "test_architecture.py",
     "test_face.py",
     "test_packaging.py",
+    "tracing/test_capture.py",
+    "tracing/test_first_step.py",
+    "tracing/test_golden.py",
 )
 SLOW_FILES = (
     "_util/test_install.py",
@@ -68,6 +75,8 @@ SLOW_FILES = (
     "exporters/onnx/test_parity.py",
     "exporters/onnx/test_telemetry.py",
 )
+STUDIES = ("benchmarks", "examples")
+"""Rooms that hold studies: on a push run only those of their tests that are marked ``push``."""
 SLOW_FIXTURES = {"ann", "digits_run", "run_dir", "small_run", "study", "tiny"}
 """They train."""
 
@@ -97,14 +106,26 @@ def tiny() -> RunConfig:
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """`make quick` does not even import the files that it leaves out whole."""
     is_test = collection_path.match("test_*.py")
-    return True if is_test and config.option.markexpr == "not slow" and not _is_quick(collection_path) else None
+    quick_alone = config.option.markexpr.startswith("not slow")
+    return True if is_test and quick_alone and not _is_quick(collection_path) else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what `make quick` leaves out: tests that train, compile, or start other programs."""
+    """Mark what `make quick` leaves out, and what `make test` does: all but some cases of a test marked ``push``."""
+    cases = defaultdict(list)
     for item in items:
         if not _is_quick(item.path) or SLOW_FIXTURES & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
+        if item.get_closest_marker("push"):
+            cases[item.nodeid.partition("[")[0]].append(item)
+        elif item.path.parent.name in STUDIES:
+            item.add_marker(pytest.mark.nightly)
+    for of_a_test in cases.values():
+        most = of_a_test[0].get_closest_marker("push").args[0]
+        kept = {(2 * k + 1) * len(of_a_test) // (2 * most) for k in range(most)}
+        for number, item in enumerate(of_a_test):
+            if number not in kept:
+                item.add_marker(pytest.mark.nightly)
 
 
 def _is_quick(path: Path) -> bool:

@@ -5,6 +5,7 @@ Imports inside functions and relative imports count; imports for types alone cou
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -68,6 +69,11 @@ def _modules() -> dict[str, Path]:
 MODULES = _modules()
 
 
+@cache
+def _tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
 def _imported(tree: ast.AST, package: str, types: bool = False) -> Iterator[str]:
     """types: what a module's top imports, for type annotations, too; else what all of it imports when it runs."""
     for node in ast.iter_child_nodes(tree):
@@ -93,15 +99,13 @@ def _imported(tree: ast.AST, package: str, types: bool = False) -> Iterator[str]
             yield from _imported(node, package, types)
 
 
+@cache
 def _arrows(types: bool) -> dict[str, set[str]]:
     arrows = {}
     for name, path in MODULES.items():
         package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-        arrows[name] = {i for i in _imported(ast.parse(path.read_text()), package, types) if i in MODULES} - {name}
+        arrows[name] = {i for i in _imported(_tree(path), package, types) if i in MODULES} - {name}
     return arrows
-
-
-ARROWS = _arrows(types=False)
 
 
 def _room(module: str) -> str:
@@ -124,21 +128,21 @@ def _wrong(module: str, target: str) -> bool:
 
 
 def test_no_arrow_runs_the_wrong_way() -> None:
-    wrong = sorted(f"{m} -> {t}" for m, targets in ARROWS.items() for t in targets if _wrong(m, t))
+    wrong = sorted(f"{m} -> {t}" for m, targets in _arrows(types=False).items() for t in targets if _wrong(m, t))
     assert wrong == []
 
 
 def test_the_ir_and_its_passes_need_neither_torch_nor_nir() -> None:
     for module, path in MODULES.items():
         if _room(module) in NUMPY_ONLY:
-            roots = {name.partition(".")[0] for name in _imported(ast.parse(path.read_text()), "")}
+            roots = {name.partition(".")[0] for name in _imported(_tree(path), "")}
             assert not roots & {"torch", "nir"}, module
 
 
 def test_nobody_inside_takes_a_name_from_the_face() -> None:
     """It would be an arrow to wherever the name lives; its version lives nowhere else."""
     for module, path in MODULES.items():
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(_tree(path)):
             if isinstance(node, ast.ImportFrom) and node.module == "stl_deploy" and module != "stl_deploy":
                 taken = {alias.name for alias in node.names if f"stl_deploy.{alias.name}" not in MODULES}
                 assert taken <= {"__version__"}, module
@@ -189,7 +193,7 @@ def test_a_second_binding_is_seen(text: str) -> None:
 def test_no_module_binds_a_name_twice() -> None:
     """Constants of one name, as of two modules that were merged, would change what the first one's readers read."""
     for module, path in MODULES.items():
-        names = [name for name in _bound(ast.parse(path.read_text())) if name != "_"]
+        names = [name for name in _bound(_tree(path)) if name != "_"]
         assert sorted(names) == sorted(set(names)), module
 
 

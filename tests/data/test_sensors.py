@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import stl_deploy
@@ -15,6 +15,7 @@ from stl_deploy.config.load import config_of
 from stl_deploy.data import complete, encode_axes, encode_bands, from_arrays, load_dataset
 from stl_deploy.errors import ConfigError, InputError
 from stl_deploy.runs.inputs import encode_split
+from tests.drawn import examples
 
 CHIP = {"reset": "subtract", "beta": 0.75, "synapse_decay": 0.5, "multi_spike": 31, "decay_form": "shift"}
 
@@ -31,7 +32,7 @@ def test_rises_and_falls_by_hand() -> None:
     ]
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(st.integers(0, 10**6))
 def test_counts_give_the_signal_back_within_a_unit(seed: int) -> None:
     rng = np.random.default_rng(seed)

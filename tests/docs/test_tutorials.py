@@ -1,4 +1,7 @@
-"""The two tutorials that new users start from run word for word; `make tutorials` runs them with the frameworks."""
+"""Tutorials run word for word: on a push that of snnTorch, by a stand-in; `make docs` runs those without a framework.
+
+`make tutorials` runs them all, with their frameworks.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,11 @@ class Leaky(StandIn):
 
 
 @pytest.mark.parametrize(
-    ("page", "until"), [("own-model", "## From the command line"), ("snntorch", "## Thresholds that learn")]
+    ("page", "until"),
+    [
+        pytest.param("own-model", "## From the command line", marks=pytest.mark.nightly),
+        ("snntorch", "## Thresholds that learn"),
+    ],
 )
 def test_a_tutorial_runs_word_for_word(page: str, until: str, tmp_path: Path) -> None:
     """snnTorch by neurons that compute in its order, which the conformance tests hold to its own."""
@@ -39,6 +46,7 @@ def test_a_tutorial_runs_word_for_word(page: str, until: str, tmp_path: Path) ->
     assert (tmp_path / ("residual_c" if page == "own-model" else "tutorial_c") / "net.c").is_file()
 
 
+@pytest.mark.nightly
 def test_a_cnn_runs_on_an_emulated_board(tmp_path: Path) -> None:
     text = (ROOT / "docs" / "tutorials" / "convert.md").read_text(encoding="utf-8")
     if BOARDS["Cortex-M4"].missing is None:

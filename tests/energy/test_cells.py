@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import stl_deploy as stl
@@ -16,6 +16,7 @@ from stl_deploy.energy import measure_energy
 from stl_deploy.energy.counts.neuron_ops import NeuronOps, neuron_ops, node_ops
 from stl_deploy.energy.counts.record import NeuronCounts
 from stl_deploy.graph.program import Adaptation, Neuron, Operand, Program, Synapse
+from tests.drawn import examples
 from tests.energy.close import approx
 from tests.energy.nets import f32, inputs, linear, program, start
 from tests.energy.test_batches import same
@@ -143,7 +144,7 @@ def test_a_neuron_written_as_a_cell_takes_the_same_operations(node: Neuron) -> N
         assert node_ops(written(node), counted, numbers) == node_ops(node, counted, numbers)
 
 
-@settings(max_examples=15)
+@examples(15)
 @given(neurons(), st.data())
 def test_a_neuron_written_as_a_cell_costs_the_same(node: Neuron, data: st.DataObject) -> None:
     weight = [[0.5, 1.0, -0.5], [1.0, 0.0, 1.0], [0.25, 1.0, 0.5], [1.0, 1.0, 1.0]]

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from stl_deploy.energy.counts.count import ActivityCounter, nonzero_by_sample
@@ -16,6 +16,7 @@ from stl_deploy.energy.models.memory import memory_of
 from stl_deploy.errors import InputError
 from stl_deploy.graph.program import Conv, Linear, MaxPool, Neuron, Operand, Output, Pool, Program, Reshape, Scale
 from stl_deploy.graph.run import run
+from tests.drawn import examples
 from tests.energy.brute import Walk
 from tests.energy.nets import conv, f32, inputs, lif, linear, pool, program, programs, start
 
@@ -27,7 +28,7 @@ def count(net: Program, x: np.ndarray, coding: str = "spikes", chunk: int | None
 
 
 @given(st.data())
-@settings(max_examples=100)
+@examples(100)
 def test_counts_equal_a_walk_over_explicit_synapses(data: st.DataObject) -> None:
     net = data.draw(programs())
     x = data.draw(inputs(net))
@@ -194,7 +195,7 @@ def test_pools_are_counted_apart_from_synapses() -> None:
 
 
 @given(st.data())
-@settings(max_examples=40)
+@examples(40)
 def test_op_depends_on_structure_and_coding_never_on_the_batch(data: st.DataObject) -> None:
     net = data.draw(programs())
     coding = data.draw(st.sampled_from(["spikes", "graded", "analog"]))

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from stl_deploy.energy import ActivityCounter, count_stream
@@ -15,12 +15,13 @@ from stl_deploy.energy.counts.coding import resolve_coding
 from stl_deploy.energy.counts.count import Part
 from stl_deploy.errors import InputError
 from stl_deploy.graph.run import run
+from tests.drawn import examples
 from tests.energy.nets import inputs, lif, program, programs, start
 from tests.energy.peers.nets import arrays, net
 
 
 @given(st.data())
-@settings(max_examples=40)
+@examples(40)
 def test_parts_count_as_one_run_does(data: st.DataObject) -> None:
     program = data.draw(programs())
     x = data.draw(inputs(program))

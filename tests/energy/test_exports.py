@@ -11,12 +11,13 @@ from typing import Any
 import jsonschema
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from stl_deploy.energy import AnnTwin, energy_schema, list_prices, measure_energy
 from stl_deploy.energy.models.ratios import without_ratios
 from stl_deploy.report.text.energy import layers_csv
+from tests.drawn import examples
 from tests.energy.nets import f32, inputs, lif, linear, program, programs, start
 
 
@@ -25,7 +26,7 @@ def check(data: dict[str, Any]) -> None:
 
 
 @given(st.data())
-@settings(max_examples=15)
+@examples(15)
 def test_any_networks_json_fits_the_schema(data: st.DataObject) -> None:
     net = data.draw(programs())
     check(json.loads(json.dumps(measure_energy(net, data.draw(inputs(net))).as_dict(), allow_nan=False)))

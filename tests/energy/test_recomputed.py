@@ -256,6 +256,7 @@ def test_quoted_joules_are_those_of_numpy(made: Callable[[int], Made], batch: in
         assert quoted["snn_over_ann"] == pytest.approx(snn(once) / batch / ann, rel=1e-9, abs=0)
 
 
+@pytest.mark.push(1)
 @pytest.mark.parametrize("batch", [1, 16])
 def test_quoted_joules_of_digits_are_those_of_its_raw_files(digits_run: Path, batch: int) -> None:
     layers, prices = frontiers.read_snn(digits_run / "net.nir"), frontiers.Prices.read(frontiers.PRICES)

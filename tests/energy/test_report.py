@@ -207,6 +207,7 @@ def test_every_name_is_escaped() -> None:
     Page(page)
 
 
+@pytest.mark.push(2)
 @pytest.mark.parametrize("name", ["層 слой 😀", "x" * 500, "a\nb\t<", "$\\frac{", " ", "_hidden"])
 def test_odd_names_draw_without_a_warning(name: str) -> None:
     Page(render_report(full(name)))

@@ -51,6 +51,7 @@ def test_every_layer_spikes_alike(case: Case) -> None:
     assert {node.name: report.counts.neurons[node.name].spikes for node in later(program)} == theirs["fired"]
 
 
+@pytest.mark.push(3)
 def test_synapses_messages_and_hops_cost_the_same(case: Case) -> None:
     program, report, found, theirs, _ = case
     taps = {**report.counts.weighted, **report.counts.pools}
@@ -65,6 +66,7 @@ def test_synapses_messages_and_hops_cost_the_same(case: Case) -> None:
     assert bill(Events(messages=found.messages, hops=found.hops)) == approx(total["energy/network"], rel=1e-9)
 
 
+@pytest.mark.push(3)
 def test_somas_differ_by_the_steps_that_fill_and_empty_the_pipeline(case: Case) -> None:
     """SANA-FE's layers work a step one after the other: it accesses every neuron while the pipeline fills and empties,
     and updates those whose potential is still not 0."""

@@ -8,7 +8,7 @@ from math import prod
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from stl_deploy.config.options import EnergyOptions
@@ -18,6 +18,7 @@ from stl_deploy.energy.prices.chip import CORES, OnChip, hops, tile_of
 from stl_deploy.graph.placement import PlacedCore, Placement
 from stl_deploy.graph.program import Input, MaxPool, Neuron, Node, Operand, Program, Reshape, Shape
 from stl_deploy.pipeline.energy import MOST, energy, on_loihi
+from tests.drawn import examples
 from tests.energy.brute import Walk, indices
 from tests.energy.close import approx
 from tests.energy.nets import conv, f32, lif, linear, pool, program, start
@@ -100,7 +101,7 @@ def _cores_of(placement: Placement, node: Node) -> list[int]:
     return [i for number in range(prod(node.shape)) for i, core in held if core.first <= number < core.last]
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(st.data())
 def test_equals_a_list_of_every_message(data: st.DataObject) -> None:
     net = data.draw(chains())

@@ -128,6 +128,7 @@ def test_the_sources_of_chip_lines_are_printed_and_on_the_page(
         assert f"<dt>{chip['title']}</dt><dd>{chip['source']}. {chip['note']}</dd>" in page
 
 
+@pytest.mark.push(1)
 @pytest.mark.parametrize("dialect", ["snntorch", "spikingjelly"])
 def test_a_file_from_elsewhere_gives_the_whole_report(
     dialect: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -52,6 +52,7 @@ def page(digits_run, tmp_path_factory):
         server.shutdown()
 
 
+@pytest.mark.push(1)
 @needs_browser
 def test_every_spike_in_the_browser_is_the_references(page, digits_run):
     program = open_program(open_source(digits_run))

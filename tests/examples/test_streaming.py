@@ -56,6 +56,7 @@ def test_with_a_margin_a_sample_stops_once_it_is_sure(digits_run):
         assert sum(line.startswith(f"sample {i}, step") for line in done) == steps[i]
 
 
+@pytest.mark.push(1)
 def test_one_session_serves_streams_that_take_turns(example, digits_run, tmp_path):
     program = open_program(open_source(digits_run))
     export_onnx(program, tmp_path / "net.onnx", form="step")

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from stl_deploy.errors import InputError
@@ -23,6 +23,7 @@ from stl_deploy.graph.exact import (
 )
 from stl_deploy.graph.program import Floats, Input, Linear, Neuron, Node, Operand, Output, Program
 from stl_deploy.passes.exact_grids import PASS, NoGridError, finest_exact_grid
+from tests.drawn import examples
 from tests.exporters.netx.programs import Builder
 
 
@@ -37,7 +38,7 @@ def _program(weight: Floats, bias: Floats | None, grid: Grid) -> Program:
     return Program(nodes, 1e-4, {"input": declared})
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(
     seed=st.integers(0, 2**32 - 1),
     n=st.integers(1, 300),

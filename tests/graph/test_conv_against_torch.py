@@ -4,12 +4,13 @@ import nir
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
 from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.graph.run import run
+from tests.drawn import examples
 from tests.graph.nets import bare, chain
 
 
@@ -47,7 +48,7 @@ def convolutions(draw, rank):
 
 @pytest.mark.filterwarnings("ignore:Using padding=.same.:UserWarning")
 @pytest.mark.parametrize("rank", [1, 2])
-@settings(max_examples=100)
+@examples(100)
 @given(data=st.data())
 def test_convolution_is_torchs(rank, data):
     c = data.draw(convolutions(rank))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from stl_deploy.energy.measure import measure_energy
 from stl_deploy.errors import UnsupportedError
@@ -27,13 +27,14 @@ from stl_deploy.graph.run import Stream, run
 from stl_deploy.graph.show import svg, table
 from stl_deploy.pipeline.artifacts import open_runner, write
 from tests import program_oracle
+from tests.drawn import examples
 from tests.strategies import programs_and_inputs
 
 IMAGE = (2, 4, 4)
 ZERO = ((0, 0), (0, 0))
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(programs_and_inputs(more="all"))
 def test_run_is_the_oracle_and_the_stream(case) -> None:
     program, x = case
@@ -49,7 +50,7 @@ def test_run_is_the_oracle_and_the_stream(case) -> None:
     assert svg(program)
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(programs_and_inputs(more="all"))
 def test_every_value_is_on_the_grid_that_is_known_of_it(case) -> None:
     program, x = case

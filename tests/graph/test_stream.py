@@ -3,16 +3,17 @@
 import nir
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from stl_deploy.errors import GraphError, InputError
 from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.graph.run import Stream, run
+from tests.drawn import examples
 from tests.graph.nets import chain, graph, iff, lif, steps
 from tests.strategies import programs_and_inputs
 
 
-@settings(max_examples=80)
+@examples(80)
 @given(programs_and_inputs())
 def test_a_stream_is_the_run(case) -> None:
     program, x = case

@@ -8,7 +8,7 @@ from typing import Any
 import nir
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from stl_deploy.errors import UnsupportedError
@@ -23,6 +23,7 @@ from stl_deploy.integers.net import same
 from stl_deploy.integers.quantise import choose
 from stl_deploy.integers.real_weights import to_integers
 from stl_deploy.integers.simulate import simulate
+from tests.drawn import examples
 from tests.exporters.netx.programs import Builder, F
 from tests.graph.nets import bare, chain, full, lif
 
@@ -47,7 +48,7 @@ def neurons(build: Builder, name: str, theta: Any, **fields: Any) -> Builder:
     return build
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(
     seed=st.integers(0, 2**32 - 1),
     compare=st.sampled_from(["ge", "gt"]),

@@ -49,6 +49,7 @@ def _both(dtype, theta_shape, surrogate, *, samples=37, **resets):
     return results
 
 
+@pytest.mark.push(8)
 @pytest.mark.parametrize("soft", [False, True])
 @pytest.mark.parametrize("detach", [False, True])
 @pytest.mark.parametrize("surrogate", list(SURROGATES))
@@ -93,6 +94,7 @@ READOUT = [{"kind": "linear", "features": 10}, {"kind": "li"}]
 NORMS = {"batch": nn.BatchNorm2d, "step": StepNorm2d}
 
 
+@pytest.mark.push(8)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("norm", list(NORMS))
 @pytest.mark.parametrize(("samples", "soft"), [(2, False), (37, False), (37, True)])
@@ -250,6 +252,7 @@ for card, narrow, form, (name, given, constants) in itertools.product((75, 80, 9
 """
 
 
+@pytest.mark.nightly
 @pytest.mark.skipif(
     tuple(map(int, version("triton").split(".")[:2])) < (3, 3), reason="Triton before 3.3 compiles by another interface"
 )

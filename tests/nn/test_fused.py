@@ -95,6 +95,7 @@ CASES = [
 ]
 
 
+@pytest.mark.push(16)
 @pytest.mark.parametrize(("shape", "granularity", "norm", "pool", "steady"), CASES)
 def test_block_gives_the_spikes_and_gradients_of_plain_autograd(shape, granularity, norm, pool, steady):
     torch.manual_seed(0)
@@ -114,6 +115,7 @@ def test_a_single_step(shape, norm):
     _compare(x, torch.rand(shape).double() + 0.5, norm, Form(1, shape[0], 1, norm == "by step", "arctan", False))
 
 
+@pytest.mark.push(8)
 @pytest.mark.parametrize("norm", [None, "folded", "by step"])
 @pytest.mark.parametrize("granularity", ["neuron", "channel"])
 @pytest.mark.parametrize(("pool", "shape"), [(1, (16, 31, 17)), (2, (16, 31, 17)), (3, (8, 50, 19)), (1, (700,))])
@@ -208,6 +210,7 @@ def _behind(conv):
     return run
 
 
+@pytest.mark.push(8)
 @pytest.mark.parametrize("steady", [False, True])
 @pytest.mark.parametrize("norm", [None, "folded", "by step"])
 @pytest.mark.parametrize("pool", [1, 2])

@@ -19,7 +19,8 @@ from stl_deploy.training.matmul_precision import matmul_precision
 from stl_deploy.training.pretrained.unpacking import unpack
 
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # here: the first product of the process settles it
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine: make gpu")
+if not torch.cuda.is_available():
+    pytest.skip("no CUDA device on this machine: make gpu", allow_module_level=True)
 
 
 @pytest.fixture

@@ -49,6 +49,7 @@ def _gradients(layer: LIF, x: Tensor, spikes: Tensor, weight: Tensor) -> dict[st
     return {**found, "x": x.grad.clone()}
 
 
+@pytest.mark.push(24)
 @pytest.mark.parametrize("granularity", ["neuron", "channel", "layer"])
 @pytest.mark.parametrize("parametrisation", ["positive", "raw"])
 @pytest.mark.parametrize("reset", ["zero", "subtract"])

@@ -24,6 +24,7 @@ def _stepwise(layer, x):
     return torch.stack(found)
 
 
+@pytest.mark.push(8)
 @pytest.mark.parametrize("granularity", ["neuron", "channel", "layer"])
 @pytest.mark.parametrize("parametrisation", ["positive", "raw"])
 @pytest.mark.parametrize("reset", ["zero", "subtract"])

@@ -44,6 +44,7 @@ def gradients(values: list[Tensor | None], rule: Rule) -> tuple[Tensor, list[Ten
     return y, [one.grad for place, one in enumerate(leaves) if one is not None and (place != 1 or theta_counts)]
 
 
+@pytest.mark.push(4)
 @pytest.mark.parametrize(("rule", "synapse"), list(itertools.product(RULES, (True, False))))
 def test_compiled_and_torch_agree(rule: Rule, synapse: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not fused.installed():

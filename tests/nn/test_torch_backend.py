@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, assume, given
 
 import stl_deploy as stl
 from stl_deploy.config.options import SimulateOptions
@@ -16,12 +16,13 @@ from stl_deploy.exporters.targets import Options
 from stl_deploy.graph import program as ir
 from stl_deploy.nn.target import Torch
 from stl_deploy.pipeline.simulate import simulate as run
+from tests.drawn import examples
 from tests.program_oracle import Inexact, simulate
 from tests.strategies import programs_and_inputs
 
 
 @pytest.mark.hypothesis
-@settings(max_examples=60, suppress_health_check=list(HealthCheck))
+@examples(60, suppress_health_check=list(HealthCheck))
 @given(case=programs_and_inputs(more="all"))
 def test_random_programs_spike_as_the_oracle_says(case: tuple[ir.Program, dict[str, Any]]) -> None:
     program, x = case

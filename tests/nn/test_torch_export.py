@@ -29,6 +29,7 @@ def _case(network: str) -> tuple[ProgramModule, torch.Tensor, np.ndarray]:
     return ProgramModule(NETWORKS[network]()).eval(), torch.from_numpy(x), run(program, x).y
 
 
+@pytest.mark.push(4)
 @pytest.mark.slow
 @pytest.mark.parametrize("network", NETWORKS)
 def test_strict_export_computes_the_same_and_the_module_runs_after_it(network: str) -> None:

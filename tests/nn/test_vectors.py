@@ -34,6 +34,7 @@ def _everything(a, b, out):
         store(z, i, count, choose(large, (u + v) * third, exp(u - v) / third))
 
 
+@pytest.mark.push(12)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("size", [*range(1, LANES + 2), 3 * LANES - 1])
 def test_arithmetic_comparison_and_choice(dtype, size):

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from hypothesis import event, given, settings
+from hypothesis import event, given
 
 from stl_deploy.errors import StlDeployError
 from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.exporters.nir.patch import to_graph
 from stl_deploy.graph.program import Neuron, Node, Program
 from stl_deploy.pipeline.fold import fold_layers
+from tests.drawn import examples
 from tests.strategies import programs
 
 
-@settings(max_examples=80, deadline=None)
+@examples(80)
 @given(programs(max_nodes=4, more=True))
 def test_what_is_folded_is_what_is_written(program: Program) -> None:
     program = Program(tuple(map(_in_nir, program.nodes)), program.dt)

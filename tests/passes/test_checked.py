@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from stl_deploy.config.options import FoldOptions
@@ -34,6 +34,7 @@ from stl_deploy.graph.program import (
 from stl_deploy.passes import CAPTURED, FOREIGN, apply
 from stl_deploy.passes.base import Pass, Rewritten
 from stl_deploy.passes.equivalence import Cut, require_equivalent
+from tests.drawn import examples
 from tests.strategies import programs
 
 RNG = np.random.default_rng(0)
@@ -299,7 +300,7 @@ def test_a_weight_behind_any_neuron_is_seen(wrong: str) -> None:
             require_equivalent(network, replace(network, nodes=other), by="mine")
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(programs(max_nodes=6), st.data())
 def test_what_is_kept_of_an_earlier_run_is_what_a_run_of_its_own_gives(program: Program, data: st.DataObject) -> None:
     """Only what another node leads to runs again, whichever node and population that is."""

@@ -8,7 +8,7 @@ from typing import Any
 import nir
 import numpy as np
 import pytest
-from hypothesis import event, given, settings
+from hypothesis import event, given
 from hypothesis import strategies as st
 
 from stl_deploy.config.options import FoldOptions
@@ -20,6 +20,7 @@ from stl_deploy.exporters.nir.patch import to_graph
 from stl_deploy.graph.program import Linear, Neuron, Node, Program
 from stl_deploy.passes import FOREIGN, apply
 from stl_deploy.pipeline.fold import fold
+from tests.drawn import examples
 from tests.graph.nets import a, chain, full, graph, iff, lif
 
 
@@ -49,7 +50,7 @@ def _network(rng: np.random.Generator, scaled: bool, pooled: bool, loop: bool) -
     return made
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(
     st.integers(0, 2**16),
     st.tuples(st.booleans(), st.booleans(), st.booleans()),

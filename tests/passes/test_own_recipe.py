@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import event, given, settings
+from hypothesis import event, given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -20,6 +20,7 @@ from stl_deploy.nn.network import Network
 from stl_deploy.nn.program_module import ProgramModule
 from stl_deploy.passes import OWN, apply
 from stl_deploy.pipeline.fold_network import fold
+from tests.drawn import examples
 from tests.pipeline.small_networks import NETWORKS
 
 
@@ -65,7 +66,7 @@ options = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=12, deadline=None)
+@examples(12)
 @given(cases, options)
 def test_a_folded_network_is_written_as_it_is_and_torch_spikes_as_it(case: dict[str, Any], how: dict[str, Any]) -> None:
     try:

@@ -154,8 +154,16 @@ def test_idle_threads_sleep_in_a_call_of_the_command_line() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)
 
 
+def _few(run_dir: Path, folder: Path) -> Path:
+    """A file of four test samples of a run."""
+    with np.load(run_dir / "test.npz") as kept:
+        np.savez(folder / "few.npz", x=kept["x"][:, :4], y=kept["y"][:4])
+    return folder / "few.npz"
+
+
 def test_converting_a_nir_file_does_not_wait_for_torch(run_dir: Path, tmp_path: Path) -> None:
-    arguments = ["export", str(run_dir / "net.nir"), "--to", "onnx", "-o", str(tmp_path / "n.onnx")]
+    few = _few(run_dir, tmp_path)
+    arguments = ["export", str(run_dir / "net.nir"), "--to", "onnx", "-i", str(few), "-o", str(tmp_path / "n.onnx")]
     code = (
         f"import sys\nfrom stl_deploy.cli import main\ntry:\n    main({arguments})\n"
         "except SystemExit as stop:\n    assert not stop.code, stop.code\nassert 'torch' not in sys.modules"
@@ -669,7 +677,16 @@ def test_an_interrupt_in_code_from_a_string_ends_with_130_too(tmp_path: Path) ->
 def test_a_file_named_energy_py_changes_nothing(run_dir: Path, tmp_path: Path) -> None:
     for name in ("energy.py", "exporters.py"):
         (tmp_path / name).write_text("raise RuntimeError('a user file was imported')\n")
-    command = [sys.executable, "-m", "stl_deploy", "energy", run_dir, "--input", run_dir / "test.npz", "-q"]
+    command = [
+        sys.executable,
+        "-m",
+        "stl_deploy",
+        "energy",
+        run_dir / "net.nir",
+        "--input",
+        _few(run_dir, tmp_path),
+        "-q",
+    ]
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     subprocess.run(command, cwd=tmp_path, env=environment, check=True)
 
@@ -715,6 +732,7 @@ def test_a_folder_of_sound_files_is_checked(cli: Any, run_dir: Path, tmp_path: P
     assert [report["ok"] for report in found.json["files"].values()] == [True, True]
 
 
+@pytest.mark.nightly
 def test_a_ready_made_model_goes_the_whole_way(cli: Any, tmp_path: Path) -> None:
     found = cli("run", "digits", "--pretrained", "--no-lava", "--no-twin", "-o", tmp_path / "run", "--json")
     assert found.code == 0

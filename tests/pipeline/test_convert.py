@@ -130,6 +130,7 @@ def test_a_saving_of_fewer_bits_is_called_that(counts: float, saves: bool) -> No
     assert ("fewer bits" in verdict) == saves
 
 
+@pytest.mark.push(2)
 @pytest.mark.parametrize("form", ["pair", "arrays", "dataset", "loader", "npz"])
 def test_every_form_of_data_gives_the_same_network(form: str, ann: nn.Module, tmp_path: Path) -> None:
     x, y = blobs(120)
@@ -146,6 +147,7 @@ def test_every_form_of_data_gives_the_same_network(form: str, ann: nn.Module, tm
     assert net.conversion.samples in (24, 60)  # an npz file's splits are those of training
 
 
+@pytest.mark.push(1)
 @pytest.mark.parametrize("form", ["array", "npz", "dataset", "loader", "loader of tensors"])
 def test_every_form_of_data_may_lack_labels(form: str, ann: nn.Module, tmp_path: Path) -> None:
     x, _ = blobs(40)
@@ -177,6 +179,7 @@ def test_data_that_are_no_data_are_named(ann: nn.Module, tmp_path: Path) -> None
         stl.convert(ann, tmp_path / "one.npz", progress=False)
 
 
+@pytest.mark.push(1)
 @pytest.mark.parametrize("change", [lambda x: 255 * x, lambda x: (x - 0.5) / 0.1, lambda x: 0 * x])
 def test_data_that_are_not_as_in_training_are_warned_of(change: Callable[[Tensor], Tensor], ann: nn.Module) -> None:
     x, y = blobs()
@@ -343,6 +346,7 @@ DAMAGED = {
 }
 
 
+@pytest.mark.push(2)
 @pytest.mark.parametrize("how", DAMAGED)
 def test_a_damaged_record_of_a_conversion_is_refused(how: str, ann: nn.Module) -> None:
     net = stl.convert(ann, blobs(60), levels=4, progress=False)
@@ -423,6 +427,7 @@ class Mixer(nn.Module):
         return self.last(torch.relu(self.second(h) + h).flatten(1))
 
 
+@pytest.mark.push(2)
 @pytest.mark.parametrize(
     ("make", "form"),
     [
@@ -443,6 +448,7 @@ def test_many_levels_are_the_ann_in_every_structure(make: type[nn.Module], form:
     assert np.abs(net.simulate(x).y.mean(0) - wanted).max() < 0.1 * wanted.std()
 
 
+@pytest.mark.push(1)
 @pytest.mark.parametrize("make", [PooledSum, Mixer, Capped])
 def test_the_squared_error_falls_fourfold_where_levels_double(make: type[nn.Module]) -> None:
     """Rounding does so; a lost height or bias would stay."""
@@ -516,6 +522,7 @@ QUANTISED: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+@pytest.mark.push(2)
 @pytest.mark.parametrize("name", QUANTISED)
 def test_a_quantised_network_is_counts_as_it_was_trained(name: str) -> None:
     model, (x, y) = Trained(QUANTISED[name]).eval(), blobs(40)

@@ -84,6 +84,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("seed", range(43 if explores else 3))
 
 
+@pytest.mark.push(1)
 @pytest.mark.hypothesis
 def test_counts_are_quantised_relus_everywhere(seed: int, tmp_path: Path) -> None:
     drawn = np.random.default_rng(seed)

@@ -106,6 +106,7 @@ def test_a_twin_whose_training_has_not_ended_is_not_measured_and_that_is_said(
         assert "counting what the ANN twin" not in done.err
 
 
+@pytest.mark.nightly
 def test_the_hurried_leave_the_twin_out(small_run: RunResult, tmp_path: Path) -> None:
     _, config = load_network(small_run.run_dir)
     run(config, tmp_path / "run", lava=False, twin=False)

@@ -160,6 +160,7 @@ def test_one_hot_labels_are_named_at_evaluation(net: stl.SpikingGraph) -> None:
     net.evaluate([(x, y.argmax(axis=1))])
 
 
+@pytest.mark.push(2)
 @pytest.mark.parametrize(
     ("given", "remedy"),
     [
@@ -227,6 +228,7 @@ def test_a_network_without_neurons_has_no_spikes_to_compare(tmp_path: Path) -> N
     assert "spikes differ" not in repr(plain)
 
 
+@pytest.mark.push(1)
 @pytest.mark.parametrize(
     ("made", "x", "to"),
     [

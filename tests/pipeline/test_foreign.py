@@ -187,6 +187,7 @@ def test_a_grid_may_be_said_to_every_verb_that_converts(analog: tuple[Path, Path
     assert read_nir(tmp_path / "folded.nir").metadata["stl_deploy"]["input"]["fraction_bits"] == 6
 
 
+@pytest.mark.push(2)
 @pytest.mark.parametrize(("target", "name"), [("netx", "a.net"), ("onnx", "a.onnx"), ("c", "a"), ("nir", "a.nir")])
 def test_verify_takes_the_grid_that_an_artifact_was_exported_for(
     analog: tuple[Path, Path], cli: Any, tmp_path: Path, target: str, name: str
@@ -324,6 +325,7 @@ def test_a_silent_network_fails_its_check_unless_that_is_allowed(
     read(net).verify(net, np.zeros((12, 4, 6), np.float32), allow_silent=True).require()
 
 
+@pytest.mark.push(1)
 @pytest.mark.parametrize("verb", ["energy", "report"])
 def test_energy_and_report_round_their_input_as_asked(
     verb: str, analog: tuple[Path, Path], cli: Any, tmp_path: Path

@@ -80,6 +80,7 @@ def test_weights(joint: Joint) -> None:
         assert joint.members[0].test_accuracy > max(member.test_accuracy for member in joint.members[1:])
 
 
+@pytest.mark.push(1)
 def test_every_other_verb_takes_it(joint: Joint, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def call(*arguments: str | Path) -> Any:
         with pytest.raises(SystemExit) as stop:

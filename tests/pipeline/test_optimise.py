@@ -137,6 +137,7 @@ def test_labels_of_each_step_are_refused_before_anything_is_trained(tmp_path: Pa
     assert not (tmp_path / "twin").exists()
 
 
+@pytest.mark.nightly
 def test_a_search_trains_both_sides_judges_once_and_goes_on_later(
     small_run: RunResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

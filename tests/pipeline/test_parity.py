@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from stl_deploy.errors import InputError, ParityError
@@ -14,6 +14,7 @@ from stl_deploy.graph.margins import Margin, UlpMargins
 from stl_deploy.graph.readout import accuracy
 from stl_deploy.graph.run import Result, run
 from stl_deploy.pipeline.parity import LAYER_HEADER, RUN_HEADER, ParityReport, layer_rows, run_rows
+from tests.drawn import examples
 from tests.exporters.onnx.nets import chain, digits, neuron, spikes
 
 NODES = ["lif1", "max", "lif2"]
@@ -55,7 +56,7 @@ def test_equal_runs(net):
     report.require()
 
 
-@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_one_flipped_spike_is_found_where_it_is(data, net):
     program, _, result = net

@@ -266,6 +266,7 @@ def test_what_a_killed_process_left_is_swept_by_the_next(tmp_path: Path) -> None
     assert {entry.name for entry in tmp_path.iterdir()} == {"file.txt", ours.name, other.name}
 
 
+@pytest.mark.push(2)
 @pytest.mark.filterwarnings("always")
 @pytest.mark.parametrize("verb", ["simulate", "verify", "energy", "check"])
 def test_steps_in_the_place_of_samples_are_warned_of(verb: str, run_dir: Path, cli: Any, tmp_path: Path) -> None:

@@ -56,6 +56,7 @@ class _Net(nn.Module):
         return torch.stack(outputs)
 
 
+@pytest.mark.push(4)
 @pytest.mark.filterwarnings("ignore:node .* keeps its thresholds")
 @pytest.mark.parametrize("thresholds", ["keep", "weights"])
 @pytest.mark.parametrize("current", CURRENTS)

@@ -41,6 +41,7 @@ def folded(**neuron: object) -> Folded:
     return fold(network.eval(), coding="graded", bound=4.0)
 
 
+@pytest.mark.push(2)
 @pytest.mark.parametrize(
     "neuron",
     [

@@ -189,6 +189,7 @@ def test_values_that_differ_are_printed_so_that_they_do(found: float, digits: st
     assert str(Divergence("v", 1, 2, (3,), 0.1, found)).endswith(digits)
 
 
+@pytest.mark.push(2)
 @pytest.mark.parametrize("other", [(12, 8), (16, 9)])
 @pytest.mark.parametrize("name", ["net.onnx", "net.net", "net.nir"])
 def test_an_artifact_of_another_network_is_called_so(tmp_path: Path, name: str, other: tuple[int, int]) -> None:

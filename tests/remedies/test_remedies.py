@@ -59,6 +59,7 @@ def test_a_remedy_is_of_the_reader_s_interface_and_leads_on(remedy: Remedy, room
         remedy.follow(room)
 
 
+@pytest.mark.push(5)
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     "call",

@@ -106,6 +106,7 @@ STARTS: dict[str, tuple[float, Callable[[float, float], float]]] = {
 """b at the start, and from it and rho the adaptation before the first step."""
 
 
+@pytest.mark.push(4)
 @pytest.mark.parametrize(("name", "moved"), [*((name, False) for name in FORMS), *((name, True) for name in STARTS)])
 def test_forms_of_adaptation(name: str, moved: bool, tmp_path: Path) -> None:
     step, reset, subtracts = FORMS[name]
@@ -204,6 +205,7 @@ WORDS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
+@pytest.mark.push(4)
 @pytest.mark.parametrize("soft", [True, False])
 @pytest.mark.parametrize(("name", "start"), [*((name, 0.5) for name in WORDS), ("v >= θ", 0.0), ("~(v < θ)", 1.0)])
 def test_a_threshold_held_in_one_state(name: str, soft: bool, start: float) -> None:

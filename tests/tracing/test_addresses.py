@@ -77,6 +77,7 @@ MOVING: dict[str, Body] = {
 }
 
 
+@pytest.mark.push(15)
 @pytest.mark.parametrize("at_once", [False, True])
 @pytest.mark.parametrize("name", MOVING)
 def test_what_moves_values_is_captured(name: str, at_once: bool) -> None:

@@ -148,6 +148,7 @@ def made(kind: type[nn.Module], steps: int = 4, samples: int = 3, seed: int = 0)
     return model.eval(), (given > 0.6).float() if scale == 1 else given
 
 
+@pytest.mark.push(1)
 @pytest.mark.parametrize("kind", SHAPES)
 def test_blocks_are_captured_run_and_exported(kind: type[nn.Module], tmp_path: Path) -> None:
     model, x = made(kind)

@@ -110,6 +110,7 @@ def stack(step_mode: str, **options: Any) -> nn.Sequential:
     )
 
 
+@pytest.mark.push(6)
 @pytest.mark.parametrize(
     ("options", "reset", "exact"),
     [

@@ -100,6 +100,7 @@ def _counting(net: stl.SpikingGraph) -> list[Neuron]:
     return list(net.program.spiking)
 
 
+@pytest.mark.push(8)
 @pytest.mark.parametrize("late", [False, True], ids=["at once", "late"])
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 def test_a_count_is_captured(form: tuple[Fire, tuple[int | None, str]], late: bool) -> None:

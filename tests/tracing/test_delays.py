@@ -327,6 +327,7 @@ def test_a_layer_reads_spikes_and_the_same_spikes_late() -> None:
     require_same(model, x, 3 * torch.rand(20, 5, 6) - 1)
 
 
+@pytest.mark.push(8)
 @pytest.mark.parametrize("steps", [1, 3])
 @pytest.mark.parametrize("how", ["at once", "each", "queued"])
 @pytest.mark.parametrize("name", CHANGES)

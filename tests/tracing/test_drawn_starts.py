@@ -76,6 +76,7 @@ class Baseline(nn.Module):
         return scores
 
 
+@pytest.mark.push(1)
 @pytest.mark.parametrize("recurrent", [False, True])
 @pytest.mark.parametrize("adapts", [False, True])
 def test_a_baseline_of_spoken_digits(adapts: bool, recurrent: bool) -> None:

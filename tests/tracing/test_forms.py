@@ -406,6 +406,7 @@ class NeverLeaks(nn.Module):
         return torch.stack(out)
 
 
+@pytest.mark.push(3)
 @pytest.mark.parametrize("late", [False, True])
 @pytest.mark.parametrize(
     ("more", "then"),

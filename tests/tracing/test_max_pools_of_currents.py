@@ -76,6 +76,7 @@ def _captured(name: str) -> stl.SpikingGraph:
     return stl.capture(model, torch.randint(0, 17, (4, 3, *shape)) / 16, time="step")
 
 
+@pytest.mark.push(3)
 @pytest.mark.parametrize("name", _nets())
 def test_it_is_captured_and_onnx_and_c_spike_alike(name: str, tmp_path: Path) -> None:
     net = _captured(name)

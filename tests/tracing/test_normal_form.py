@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -17,6 +17,7 @@ from stl_deploy.tracing.recognition.normal_form import NormalForm, Polynomial, S
 from stl_deploy.tracing.unrolling.layout import BATCH
 from stl_deploy.tracing.unrolling.nodes import Node
 from stl_deploy.tracing.unrolling.steps import Ref, Signal
+from tests.drawn import examples
 
 V, X, S = (
     Signal(Node(name, None, (), {}, ((BATCH,),), dtype))
@@ -58,7 +59,7 @@ def signals(depth: int) -> st.SearchStrategy[Signal]:
     return st.one_of(leaf, two, scaled, chosen, st.builds(lambda a: made("neg", aten.neg, a), inner))
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(signals(3))
 def test_a_form_has_the_values_of_the_code(signal: Signal) -> None:
     numbers = {SYMBOLS[s]: Polynomial.number(v.double().numpy()) for s, v in VALUES.items()}

@@ -65,6 +65,7 @@ REFUSED: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
 }
 
 
+@pytest.mark.push(7)
 @pytest.mark.parametrize("pool", HELD.values(), ids=HELD)
 def test_a_pool_is_captured_spike_for_spike(pool: Callable[[Tensor], Tensor]) -> None:
     net = stl.capture(Pooled(pool), X)

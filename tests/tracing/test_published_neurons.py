@@ -47,6 +47,7 @@ def close(found: Any, expected: Any) -> None:
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.push(12)
 @pytest.mark.parametrize(("name", "recurrent"), CASES, ids=[f"{n}{', recurrent' * r}" for n, r in CASES])
 def test_a_published_neuron(name: str, recurrent: bool, tmp_path: Path) -> None:
     kind = KINDS[name]

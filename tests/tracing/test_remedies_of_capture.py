@@ -221,6 +221,7 @@ def require_same(net: stl.SpikingGraph, model: nn.Module, x: Tensor) -> None:
         np.testing.assert_allclose(net.simulate(given.numpy()).y.reshape(expected.shape), expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.push(5)
 @pytest.mark.usefixtures("neurons_alone")
 @pytest.mark.parametrize(("refused", "captured", "x", "sentence"), SAME + OTHERS)
 def test_a_refusal_names_a_form_that_is_captured(refused: Forward, captured: Forward, x: Tensor, sentence: str) -> None:

@@ -426,6 +426,7 @@ def _as_it_is(s: Tensor) -> Tensor:
     return s
 
 
+@pytest.mark.push(3)
 @pytest.mark.usefixtures("neurons_alone")
 @pytest.mark.parametrize(
     ("kept", "read", "right"),

@@ -26,6 +26,7 @@ from stl_deploy.verbs.listings import models
 from stl_deploy.verbs.whole_way import run_pretrained
 
 
+@pytest.mark.push(2)
 @pytest.mark.parametrize("name", pretrained.names())
 def test_every_model_unpacks_to_a_run_and_its_twin(name, tmp_path):
     about = unpack(name, tmp_path / "run")

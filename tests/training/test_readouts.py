@@ -75,6 +75,7 @@ def test_mean_and_maximum_decide_differently_in_torch_and_in_the_graph(tiny, dec
     assert accuracy(program, decided, np.array(expected[::-1])) == 0
 
 
+@pytest.mark.push(2)
 @pytest.mark.parametrize(
     ("readout", "loss", "beta"),
     [("vote", "ce", 0.5), ("vote", "tet", 0.5), ("li", "mse", 1.0), ("li", "ce", 0.9), ("li", "tet", 0.9)],

@@ -30,6 +30,7 @@ def _counted(network, x, coding):
     return counter.counts()
 
 
+@pytest.mark.push(3)
 @pytest.mark.parametrize("coding", ["analog", "spikes"])
 @pytest.mark.parametrize("shape", ["plain", "strided", "residual", "li"])
 def test_synops_are_those_of_the_energy_report(tiny: RunConfig, shape, coding):

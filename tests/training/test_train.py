@@ -205,6 +205,7 @@ def test_bernoulli_evaluation_is_reproducible(tiny, tmp_path):
     assert evaluate(result.network, load_dataset(config.dataset).test, config) == result.test
 
 
+@pytest.mark.push(1)
 @pytest.mark.parametrize("encoder", ["direct", "bernoulli"])
 def test_resume_at_an_epochs_end_gives_the_same_bits(tiny, tmp_path, encoder):
     config = apply_overrides(tiny, [f"dataset.encoder={encoder}", "train.epochs=4", "train.weight_decay=0.001"])
@@ -247,6 +248,7 @@ _KILLED = """
 """
 
 
+@pytest.mark.push(1)
 @pytest.mark.parametrize(("epoch", "batch"), [(0, 3), (2, 3)])
 def test_a_run_killed_inside_an_epoch_resumes_to_the_same_bits(tiny, tmp_path, epoch, batch):
     (tmp_path / "config.yaml").write_text(dump_config(tiny))
@@ -319,6 +321,7 @@ def test_cross_entropy_learns_too(tiny, tmp_path):
     assert train(config, tmp_path).test.accuracy > 0.6
 
 
+@pytest.mark.push(1)
 @pytest.mark.parametrize("broken", ["layers.linear1.weight", "layers.lif1.threshold_parameter"])
 def test_nan_stops_and_keeps_the_last_checkpoint(tiny, tmp_path, broken, monkeypatch):
     real = train_module.check_finite
@@ -383,6 +386,7 @@ def _garbage(path: Path) -> None:
     path.write_bytes(b"\x80\x04pickle?" * 30)
 
 
+@pytest.mark.push(3)
 @pytest.mark.parametrize("file", [CHECKPOINT, "model.safetensors"])
 @pytest.mark.parametrize(
     ("damage", "message"),
@@ -401,6 +405,7 @@ def test_damaged_files_are_named(tiny, tmp_path, file, damage, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.push(2)
 @pytest.mark.parametrize(
     "change",
     [

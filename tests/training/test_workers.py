@@ -140,6 +140,7 @@ def test_one_that_is_killed_ends_all_and_resume_gives_the_same_bits(
     assert all(torch.equal(killed[name], whole[name]) for name in whole)
 
 
+@pytest.mark.nightly
 def test_norms_of_two_take_bfloat16(config_file: Path, tmp_path: Path) -> None:
     narrow = ["--set", "train.precision=bfloat16"]
     _torchrun("-m", "stl_deploy", "train", config_file, "-o", tmp_path / "two", *narrow)

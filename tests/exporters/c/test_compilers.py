@@ -14,6 +14,7 @@ DRAWN = [(9, 5, "subtract"), (2, 6, "value"), (11, 7, "subtract_delayed"), (8, 3
 """Seed, channels and reset."""
 
 
+@pytest.mark.push(7)
 @pytest.mark.parametrize("compiler", compilers())
 @pytest.mark.parametrize(("seed", "channels", "reset"), DRAWN)
 def test_few_channels_are_the_integer_models(compiler: str, seed: int, channels: int, reset: str) -> None:
@@ -23,6 +24,7 @@ def test_few_channels_are_the_integer_models(compiler: str, seed: int, channels:
         assert differing(graph, x, compiler, (*flags()[-1].split(), *form)) == 0
 
 
+@pytest.mark.push(2)
 @pytest.mark.parametrize("compiler", compilers())
 def test_no_compiler_warns_of_a_list_of_spikes(compiler: str) -> None:
     """Graph 76: 7 inputs behind blocks of 256, which gcc 13 and 14 took for a loop without end."""

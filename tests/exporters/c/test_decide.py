@@ -40,6 +40,7 @@ def made(readout: Readout) -> CProgram:
     return CProgram(render_plan(plan, About(readout=readout)), plan)
 
 
+@pytest.mark.push(5)
 @needs_compiler
 @pytest.mark.parametrize("population", [1, 2, 3])
 @pytest.mark.parametrize("over_time", [None, "mean", "sum", "max", "last", "first"])

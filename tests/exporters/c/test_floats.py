@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, assume, given
 
 from stl_deploy.errors import InputError, UnsupportedError
 from stl_deploy.exporters.c.floats.network import lay_out
@@ -20,6 +20,7 @@ from stl_deploy.graph.cell import OPERATIONS
 from stl_deploy.graph.neuron_cells import as_cell
 from stl_deploy.graph.program import Neuron, Operand, Program
 from stl_deploy.graph.run import run
+from tests.drawn import examples
 from tests.exporters.onnx.test_cells import every
 from tests.graph import cells
 from tests.program_oracle import Inexact, simulate
@@ -33,7 +34,7 @@ def with_cells(program: Program) -> Program:
     return replace(program, nodes=tuple(as_cell(n) if isinstance(n, Neuron) else n for n in program.nodes))
 
 
-@settings(max_examples=200, suppress_health_check=list(HealthCheck))
+@examples(200, suppress_health_check=list(HealthCheck))
 @given(case=programs_and_inputs(more="all"))
 def test_a_neuron_is_the_cell_of_its_equations(case: tuple[Program, Any]) -> None:
     program, x = case
@@ -43,7 +44,7 @@ def test_a_neuron_is_the_cell_of_its_equations(case: tuple[Program, Any]) -> Non
         np.testing.assert_array_equal(of_cells.recorded[name], neurons.recorded[name], name)
 
 
-@settings(max_examples=40, suppress_health_check=list(HealthCheck), deadline=None)
+@examples(40, suppress_health_check=list(HealthCheck))
 @given(case=programs_and_inputs(more="all"))
 def test_random_programs_are_the_reference_run(case: tuple[Program, Any]) -> None:
     program, x = case

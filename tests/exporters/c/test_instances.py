@@ -183,6 +183,7 @@ def test_potentials_take_16_bits_where_no_input_can_pass_them() -> None:
     assert types(1, 1, reset="subtract", drop=ints(1)) == ["int32_t"]
 
 
+@pytest.mark.push(1)
 @pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
 @pytest.mark.parametrize("seed", range(4))
 def test_the_network_itself_compiles_as_cpp(seed: int, tmp_path: Path) -> None:

@@ -61,6 +61,7 @@ def chain(outs: int, window: int, accumulator: Accumulator, *, scale: int = 1, *
     return IntegerGraph(tuple(nodes), accumulator)
 
 
+@pytest.mark.push(3)
 @pytest.mark.parametrize(
     ("graph", "v", "sums", "clips"),
     [

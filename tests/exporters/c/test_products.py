@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, assume, given
 from hypothesis import strategies as st
 
 from stl_deploy.errors import InputError, UnsupportedError
@@ -29,6 +29,7 @@ from stl_deploy.integers.graph import (
 from stl_deploy.integers.net import INT16, WIDE
 from stl_deploy.integers.simulate import simulate, values_of
 from stl_deploy.integers.store import About, read_integers, write_integers
+from tests.drawn import examples
 from tests.exporters.c.graphs import Grower
 from tests.exporters.c.test_graphs import NARROW, SANITIZED, differing, fits, program
 
@@ -138,7 +139,7 @@ class Attention(Grower):
 def test_every_value_is_the_integer_models_under_sanitizers() -> None:
     fired, kinds = list[float](), set()
 
-    @settings(max_examples=25, suppress_health_check=list(HealthCheck))
+    @examples(25, suppress_health_check=list(HealthCheck))
     @given(st.integers(0, 10**6))
     def check(seed: int) -> None:
         graph, x = Attention(seed).grow()

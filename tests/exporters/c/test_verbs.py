@@ -45,6 +45,7 @@ def hanging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CC", str(compiler))
 
 
+@pytest.mark.push(2)
 @pytest.mark.usefixtures("hanging")
 @pytest.mark.parametrize(
     "call",

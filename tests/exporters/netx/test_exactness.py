@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -16,6 +16,7 @@ from stl_deploy.integers import simulate as simulating
 from stl_deploy.integers.net import IntegerNeuron
 from stl_deploy.integers.step import exact_type, leak, step_through
 from stl_deploy.integers.sums import adder
+from tests.drawn import examples
 from tests.exporters.netx.nets import neuron, random_case
 
 TOP = 2**23
@@ -43,7 +44,7 @@ def _towards(state: NDArray[np.int64], decay: int) -> NDArray[np.int64]:
 DECAYS = st.sampled_from([0, 1, 1024, 2048, 3072, 4095, 4096]) | st.integers(0, 4096)
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(
     seed=st.integers(0, 2**32 - 1),
     i_decay=st.just(4096) | DECAYS,

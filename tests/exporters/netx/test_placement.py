@@ -8,7 +8,7 @@ from unittest.mock import patch
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import stl_deploy as stl
@@ -16,6 +16,7 @@ from stl_deploy.exporters.netx.chain import refusals
 from stl_deploy.exporters.netx.placement import EVIDENCE, Chip, Limit, load_chips, place
 from stl_deploy.exporters.netx.target import Netx, check_chip
 from stl_deploy.graph.program import Program
+from tests.drawn import examples
 from tests.exporters.netx.programs import Builder, conv_net
 
 
@@ -96,7 +97,7 @@ def test_check_refuses_thresholds_per_pixel_with_remedies_that_lead_on(tmp_path:
     assert (tmp_path / "net.net").is_file()
 
 
-@settings(max_examples=20)
+@examples(20)
 @given(st.integers(0, 1000), st.sampled_from(["simple", "balanced"]))
 def test_conv_cores_hold_every_neuron_once_and_count_their_inputs(seed: int, how: Any) -> None:
     rng = np.random.default_rng(seed)
@@ -124,7 +125,7 @@ def test_output_axons_go_to_the_cores_that_read_a_neuron() -> None:
     assert [core.used["out_axons"] for core in placed.placement.cores if core.node == "b"] == [2, 2, 2, 2]
 
 
-@settings(max_examples=20)
+@examples(20)
 @given(st.integers(0, 1000))
 def test_input_axons_limit_a_core_to_the_size_that_fits(seed: int) -> None:
     rng = np.random.default_rng(seed)

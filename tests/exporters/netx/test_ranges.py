@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from stl_deploy._util.console import Console
@@ -20,8 +20,10 @@ from stl_deploy.integers.quantise import choose
 from stl_deploy.integers.quantise import quantise as choose_integers
 from stl_deploy.integers.ranges import ranges
 from stl_deploy.integers.simulate import simulate
+from tests.drawn import examples
 from tests.exporters.netx.nets import chain, dense, neuron, random_case
 from tests.exporters.netx.programs import Builder, F
+from tests.refusals import refuses
 
 
 def test_by_hand() -> None:
@@ -38,7 +40,7 @@ def test_by_hand() -> None:
     assert found.holds
 
 
-@settings(max_examples=25)
+@examples(25)
 @given(st.integers(0, 10_000))
 def test_nothing_seen_passes_the_worst_case(seed: int) -> None:
     net, x = random_case(seed)
@@ -87,13 +89,13 @@ def test_weights_are_chosen_smaller_for_c_and_verilog_too() -> None:
     weight = rng.uniform(-0.3, 0.3, (32, 12)).astype(F)
     x = rng.integers(0, 100_000, (6, 8, 12)).astype(F)
     program = Builder((12,)).linear("fc", weight).lif("a", 1_000.0).program()
-    with pytest.raises(UnsupportedError, match="its sums may reach"):
+    with refuses("sums-too-large", where="fc"):
         choose_integers(program, x)
     spikes = simulate(choose(program, x).graph, x.astype(np.int32)).y
     assert spikes.any()
     assert (spikes == next(iter(run(program, x).outputs.values()))).mean() > 0.98
     trained = Builder((12,)).linear("fc", np.trunc(weight * 400)).lif("a", 1_000.0).program()
-    with pytest.raises(UnsupportedError, match="its sums may reach"):
+    with refuses("sums-too-large", where="fc"):
         choose(trained, x)
 
 
@@ -102,7 +104,7 @@ def test_the_table_of_forms_says_which_form_overflows(tmp_path: Path) -> None:
     program = Builder((2000,)).linear("fc", np.ones((2, 2000))).lif("a", 1500.0).program()
     said, x = StringIO(), np.full((3, 4, 2000), 255, F)
     options = NetxOptions(x=x, calibration=lambda: x, say=Console(stream=said))
-    with pytest.raises(UnsupportedError, match="u runs from 0 to"):
+    with refuses("u-overflow", where="a"):
         Netx().write(program, tmp_path / "b.net", options)
     assert "0 of" not in said.getvalue()
     assert "'a': u runs from 0 to" in " ".join(said.getvalue().split())

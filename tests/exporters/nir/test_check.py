@@ -5,7 +5,7 @@ import json
 import nir
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from stl_deploy.errors import ToolError, UnsupportedError
@@ -14,6 +14,7 @@ from stl_deploy.exporters.nir.dialect import PRESETS, Dialect
 from stl_deploy.exporters.nir.file import ForeignNode, write_nir
 from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.graph.findings import Finding, to_lines
+from tests.drawn import examples
 from tests.graph.nets import a, bare, chain, iff, lif
 from tests.graph.oracle import nets
 
@@ -227,7 +228,7 @@ def test_it_never_raises(junk):
     assert not check(junk).ok
 
 
-@settings(max_examples=80)
+@examples(80)
 @given(net=nets(), data=st.data())
 def test_random_damage_is_always_anchored_and_never_unexpected(net, data):
     name = data.draw(st.sampled_from(sorted(net.nodes)))

@@ -3,12 +3,13 @@
 import numpy as np
 import onnx
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, assume, given
 from hypothesis import strategies as st
 
 from stl_deploy.exporters.onnx import OnnxModel, export_onnx
 from stl_deploy.graph.program import Conv
 from stl_deploy.graph.run import run
+from tests.drawn import examples
 from tests.exporters.onnx.nets import chain, digits, linear, neuron, pool, spikes, write
 from tests.exporters.onnx.weights import shallow, with_weights
 from tests.strategies import programs_and_inputs
@@ -18,7 +19,7 @@ BIG = 2.0**24
 
 
 @pytest.mark.parametrize("form", FORMS)
-@settings(max_examples=80, suppress_health_check=list(HealthCheck))
+@examples(80, suppress_health_check=list(HealthCheck))
 @given(case=programs_and_inputs(), seed=st.integers(0, 2**32 - 1))
 def test_weights_on_no_grid_give_the_same_bits(form, case, seed, tmp_path_factory):
     assume(shallow(case[0]))

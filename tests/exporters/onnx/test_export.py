@@ -10,6 +10,7 @@ from stl_deploy.exporters.onnx import OnnxModel, OnnxStream, export_onnx
 from stl_deploy.graph.program import Delay, Input, Operand, Output, Program, Scale
 from stl_deploy.graph.run import run
 from tests.exporters.onnx.nets import F, chain, conv, digits, linear, neuron, pool, spikes, write
+from tests.refusals import refuses
 
 FORMS = ["sequence", "step"]
 
@@ -210,7 +211,7 @@ def test_a_file_that_fails_its_check_is_not_written(above, tmp_path, monkeypatch
 
 
 def test_unknown_form(tmp_path):
-    with pytest.raises(InputError, match=r"form: expected one of sequence, step, unrolled; found 'rolled'"):
+    with refuses("unknown-name", where="form"):
         export_onnx(digits(), tmp_path / "net.onnx", form="rolled")
 
 

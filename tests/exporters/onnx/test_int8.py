@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import onnx
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, assume, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -15,8 +15,10 @@ from stl_deploy.exporters.onnx.int8 import dequantise, quantise
 from stl_deploy.exporters.onnx.runtime import onnxruntime
 from stl_deploy.graph.exact import prove_exact
 from stl_deploy.graph.run import run
+from tests.drawn import examples
 from tests.exporters.onnx.nets import F, chain, conv, digits, flatten, linear, neuron, pool, spikes, write
 from tests.exporters.onnx.weights import shallow, with_weights
+from tests.refusals import refuses
 from tests.strategies import programs_and_inputs
 
 FORMS = ["sequence", "step"]
@@ -43,7 +45,7 @@ def test_the_scale_is_the_least_power_of_two_and_nothing_is_off_by_more_than_hal
 
 
 @pytest.mark.parametrize("form", FORMS)
-@settings(max_examples=80, suppress_health_check=list(HealthCheck))
+@examples(80, suppress_health_check=list(HealthCheck))
 @given(case=programs_and_inputs(), seed=st.integers(0, 2**32 - 1))
 def test_the_file_computes_the_rounded_network_bit_for_bit(form, case, seed, tmp_path_factory):
     assume(shallow(case[0]))
@@ -106,6 +108,7 @@ def test_sums_stay_exact_in_any_order(tmp_path):
     assert not all(proof.exact for proof in prove_exact(_net()))
 
 
+@pytest.mark.push(2)
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("level", [onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL, None])
 def test_integer_kernels_and_the_operators_one_by_one_agree(form, level, tmp_path):
@@ -137,5 +140,5 @@ def test_a_layer_of_nothing_but_zeros_is_one(tmp_path):
 
 
 def test_unknown_precision(tmp_path):
-    with pytest.raises(InputError, match=r"precision: expected one of float32, exact, int8, integer; found 'fp16'"):
+    with refuses("unknown-name", where="precision"):
         export_onnx(digits(), tmp_path / "net.onnx", precision="fp16")

@@ -14,6 +14,7 @@ from tests.exporters.onnx.nets import digits
 SIZES = {"steps": 3, "batch": 2, "opset": 18}
 
 
+@pytest.mark.push(6)
 @pytest.mark.parametrize("runtime", FORMS)
 @pytest.mark.parametrize("form", ["sequence", "unrolled", "step"])
 def test_a_form_that_a_runtime_does_not_take_is_refused_before_writing(runtime: Any, form: Any, tmp_path: Path) -> None:

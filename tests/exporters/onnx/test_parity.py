@@ -2,18 +2,20 @@
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, assume, given
 
 from stl_deploy.exporters.onnx import OnnxModel, export_onnx
 from stl_deploy.graph.program import Norm
 from stl_deploy.graph.run import run
+from tests.drawn import examples
 from tests.program_oracle import Inexact, simulate
 from tests.strategies import programs_and_inputs
 
 
+@pytest.mark.push(3)
 @pytest.mark.parametrize("static", [False, True])
 @pytest.mark.parametrize("form", ["sequence", "unrolled", "step"])
-@settings(max_examples=80, suppress_health_check=list(HealthCheck))
+@examples(80, suppress_health_check=list(HealthCheck))
 @given(case=programs_and_inputs(more="all"))
 def test_random_programs_spike_alike_in_oracle_reference_and_onnx_runtime(form, static, case, tmp_path_factory):
     program, x = case

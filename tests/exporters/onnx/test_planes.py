@@ -3,7 +3,7 @@
 import numpy as np
 import onnx
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -13,6 +13,7 @@ from stl_deploy.exporters.onnx import exact_sums as planes_module
 from stl_deploy.exporters.onnx.exact_sums import split, to_planes
 from stl_deploy.graph.program import Conv
 from stl_deploy.graph.run import run
+from tests.drawn import examples
 from tests.exporters.onnx.nets import F, chain, conv, flatten, linear, neuron
 from tests.exporters.onnx.weights import with_weights
 from tests.strategies import programs_and_inputs
@@ -102,7 +103,7 @@ def test_a_wrong_plane_is_noticed(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("form", ["sequence", "step"])
-@settings(max_examples=60, suppress_health_check=list(HealthCheck))
+@examples(60, suppress_health_check=list(HealthCheck))
 @given(case=programs_and_inputs())
 def test_graphs_of_all_kinds(form, case, tmp_path_factory):
     program, x = case

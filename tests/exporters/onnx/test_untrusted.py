@@ -7,13 +7,14 @@ import os
 import numpy as np
 import onnx
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.onnx import OnnxModel, export_onnx
 from stl_deploy.exporters.onnx import foreign as reader
+from tests.drawn import examples
 from tests.exporters.onnx.nets import chain, digits, linear, spikes
 
 
@@ -64,7 +65,7 @@ def test_foreign_model(tmp_path):
         OnnxModel.load(tmp_path / "net.onnx")
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(share=st.floats(0, 0.999))
 def test_truncated_anywhere(share, path):
     whole = path.read_bytes()
@@ -74,7 +75,7 @@ def test_truncated_anywhere(share, path):
         OnnxModel.load(short)
 
 
-@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(where=st.floats(0, 1, exclude_max=True), value=st.integers(0, 255))
 def test_a_changed_byte_is_refused_or_still_runs(where, value, path):
     content = bytearray(path.read_bytes())

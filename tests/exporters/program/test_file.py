@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from stl_deploy._util.npz import read_npz, write_npz
@@ -30,6 +30,7 @@ from stl_deploy.graph.program import (
     Pool,
     Program,
 )
+from tests.drawn import examples
 from tests.strategies import programs
 
 
@@ -43,7 +44,7 @@ def same(a: Any, b: Any) -> bool:
     return type(a) is type(b) and a == b
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(program=programs(more="all"))
 def test_a_program_comes_back_to_the_bit(program: Program, tmp_path_factory: Any) -> None:
     path = tmp_path_factory.mktemp("program") / "net.program"
@@ -141,7 +142,7 @@ def test_a_damaged_file_is_refused_in_a_sentence(change: tuple[Any, str], tmp_pa
     assert "\n" not in str(caught.value)
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(data=st.data())
 def test_bytes_that_are_changed_are_refused_or_read(data: st.DataObject, tmp_path_factory: Any) -> None:
     path = tmp_path_factory.mktemp("program") / "net.program"

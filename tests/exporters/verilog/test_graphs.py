@@ -95,6 +95,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("block", range(50 if explores else 5))
 
 
+@pytest.mark.push(2)
 @needs_simulator
 @pytest.mark.hypothesis
 def test_every_spike_is_the_integer_models(block: int) -> None:
@@ -103,6 +104,7 @@ def test_every_spike_is_the_integer_models(block: int) -> None:
         assert differing(same, x, pressure=seed if seed % 2 else None) == 0, seed
 
 
+@pytest.mark.push(2)
 @needs_simulator
 @pytest.mark.hypothesis
 def test_every_count_is_the_integer_models(block: int) -> None:
@@ -323,6 +325,7 @@ BROKEN_COUNTS = {
 }
 
 
+@pytest.mark.push(5)
 @needs_simulator
 @pytest.mark.parametrize("how", [*BROKEN, *BROKEN_COUNTS])
 def test_a_broken_engine_is_noticed(how: str) -> None:

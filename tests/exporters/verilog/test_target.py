@@ -88,6 +88,7 @@ def test_a_folder_is_known_by_its_engine(folder: Path) -> None:
     assert [row.node for row in VerilogFormat().rows(folder)][-1] == "out"
 
 
+@pytest.mark.push(3)
 @pytest.mark.parametrize("name", [ENGINE, "snn.v", "snn_tables.v", "snn_weights.hex", "tb.v", "Makefile"])
 def test_edited_text_is_not_run(folder: Path, name: str) -> None:
     path = folder / name

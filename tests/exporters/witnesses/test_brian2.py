@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from stl_deploy.errors import InputError, ToolError, UnsupportedError
@@ -33,6 +33,7 @@ from stl_deploy.graph.program import (
     Synapse,
 )
 from stl_deploy.graph.run import run
+from tests.drawn import examples
 from tests.exporters.witnesses import stand_in
 from tests.graph.oracle import dialects, nets
 
@@ -71,7 +72,7 @@ def read(program: Program, x: Any) -> dict[str, Any]:
     return {group["name"]: out for group, out in zip(groups, outs, strict=True)}
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(data=st.data(), net=nets(), dialect=dialects, steps=st.integers(1, 6))
 def test_equations_are_the_reference_bit_for_bit(data: Any, net: Any, dialect: Any, steps: int) -> None:
     x = np.array([[data.draw(dyadic) for _ in range(net.size["input"])] for _ in range(steps)], F)
@@ -83,7 +84,7 @@ def test_equations_are_the_reference_bit_for_bit(data: Any, net: Any, dialect: A
         np.testing.assert_array_equal(found[name], array[:, 0].reshape(steps, -1), err_msg=name)
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(
     axes=st.integers(1, 2),
     groups=st.integers(1, 2),
@@ -182,6 +183,7 @@ def test_equations_of_weights_over_several_axes_are_the_reference_bit_for_bit() 
         np.testing.assert_array_equal(found[name], array.reshape(7, -1), err_msg=name)
 
 
+@pytest.mark.push(3)
 @pytest.mark.parametrize("compare", ["gt", "ge"])
 @pytest.mark.parametrize("reset", ["value", "value_delayed", "subtract", "subtract_delayed", "snntorch_subtract_now"])
 def test_every_reset_is_the_reference_bit_for_bit(reset: Any, compare: Any) -> None:
@@ -202,6 +204,7 @@ def test_every_reset_is_the_reference_bit_for_bit(reset: Any, compare: Any) -> N
     np.testing.assert_array_equal(read(program, x)["out"], expected)
 
 
+@pytest.mark.push(2)
 @pytest.mark.parametrize(
     "fields",
     [

@@ -314,6 +314,7 @@ def test_states_that_differ_fail_the_comparison() -> None:
         against.require()
 
 
+@pytest.mark.nightly
 @needs_xylosim
 @pytest.mark.parametrize("readout", [False, True])
 def test_xylosim_has_every_spike_and_state(readout: bool) -> None:

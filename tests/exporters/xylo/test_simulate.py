@@ -81,6 +81,7 @@ MUTATIONS = {
 }
 
 
+@pytest.mark.push(9)
 @pytest.mark.parametrize("rule", MUTATIONS)
 def test_every_rule_is_noticed(golden: dict[str, Any], rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
     before, after = MUTATIONS[rule]
@@ -125,6 +126,7 @@ def test_what_saturates_is_counted() -> None:
     assert simulate(one_neuron(), np.full((6, 2, 1), 15)).saturated.tolist() == [0]
 
 
+@pytest.mark.nightly
 @needs_xylosim
 @pytest.mark.parametrize("kind", KINDS)
 def test_xylosim_itself(kind: str) -> None:

@@ -40,6 +40,7 @@ def numbers(synapse: WholeSynapse) -> tuple[Any, Any]:
     return tuple(part.detach().numpy().astype(np.int32) for part in synapse.numbers())
 
 
+@pytest.mark.push(8)
 @pytest.mark.parametrize("v_decay", DECAYS)
 @pytest.mark.parametrize(("scale", "top"), [(3, 1), (90, 16), (90, 300)])
 def test_dense_layers_spike_as_the_integer_model(v_decay: int, scale: int, top: int) -> None:

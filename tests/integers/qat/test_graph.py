@@ -154,6 +154,7 @@ NETS: dict[str, Callable[[], list[Node]]] = {
 }
 
 
+@pytest.mark.push(3)
 @pytest.mark.parametrize("bits", [0, 4])
 @pytest.mark.parametrize("name", NETS)
 def test_trained_spikes_are_the_integer_model_s(name: str, bits: int) -> None:
