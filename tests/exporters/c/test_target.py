@@ -173,6 +173,7 @@ def data(program: Program, seed: int = 11) -> Any:
     return events(RNG(seed), 12, 80, *program.inputs[0].shape)
 
 
+@pytest.mark.push(8)
 @needs_compiler
 @pytest.mark.parametrize("name", NETS)
 def test_programs_of_every_kind(name: str, tmp_path: Path) -> None:
@@ -689,14 +690,15 @@ def test_a_compiler_that_fails_or_hangs(
 
 
 def test_an_interrupt_leaves_no_program_behind(tmp_path: Path) -> None:
-    code = (
-        "import signal, sys\nfrom stl_deploy.exporters.c.compiler import run_program\n"
-        "signal.signal(signal.SIGALRM, signal.default_int_handler)\nsignal.setitimer(signal.ITIMER_REAL, 1)\n"
-        "run_program([sys.argv[1]], b'', what='it')"
-    )
     kept = tmp_path / "pid"
-    program = tool(tmp_path / "hangs", f'echo $$ > "{kept}"; exec sleep 600')
-    done = subprocess.run([sys.executable, "-c", code, program], capture_output=True, text=True, check=False)
+    code = (
+        "import os, signal, sys, threading, time\nfrom stl_deploy.exporters.c.compiler import run_program\n"
+        "def interrupt():\n    while not os.path.exists(sys.argv[2]):\n        time.sleep(0.01)\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "threading.Thread(target=interrupt).start()\nrun_program([sys.argv[1]], b'', what='it')"
+    )
+    program = tool(tmp_path / "hangs", f'echo $$ > "{kept}.part"; mv "{kept}.part" "{kept}"; exec sleep 600')
+    done = subprocess.run([sys.executable, "-c", code, program, kept], capture_output=True, text=True, check=False)
     assert "KeyboardInterrupt" in done.stderr
     assert not is_alive(int(kept.read_text()))
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+PATIENCE = 200.0
+"""Seconds that a busy machine may take to end a process."""
+
 
 def alive(group: int) -> list[str]:
     found = []
@@ -18,8 +21,8 @@ def alive(group: int) -> list[str]:
     return found
 
 
-def wait_until_gone(group: int, seconds: float = 20.0) -> list[str]:
-    end = time.monotonic() + seconds
+def wait_until_gone(group: int) -> list[str]:
+    end = time.monotonic() + PATIENCE
     while alive(group) and time.monotonic() < end:
         time.sleep(0.1)
     return alive(group)

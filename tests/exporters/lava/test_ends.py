@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from stl_deploy.exporters.netx.file import write_netx
-from tests.exporters.lava.groups import alive, wait_until_gone
+from tests.exporters.lava.groups import PATIENCE, alive, wait_until_gone
 from tests.exporters.netx.nets import special_cases
 
 pytestmark = pytest.mark.lava
@@ -60,7 +60,7 @@ def _shared(group: int) -> list[str]:
 
 
 def _wait_until_unshared(group: int) -> list[str]:
-    until = time.monotonic() + 20
+    until = time.monotonic() + PATIENCE
     while _shared(group) and time.monotonic() < until:
         time.sleep(0.1)
     return _shared(group)
@@ -90,8 +90,8 @@ class Run:
         assert _shared(self.group)
         return self
 
-    def ended(self, seconds: float) -> tuple[int, str]:
-        _, errors = self.driver.communicate(timeout=seconds)
+    def ended(self) -> tuple[int, str]:
+        _, errors = self.driver.communicate()
         return self.driver.returncode, errors
 
 
@@ -101,23 +101,24 @@ def test_an_inner_process_that_is_killed_is_noticed_at_once(tmp_path: Path) -> N
     inner = [int(process) for process in alive(run.group) if int(process) != run.group]
     forked = [p for p in inner if b"worker.py" in Path(f"/proc/{p}/cmdline").read_bytes()]
     os.kill(max(forked), signal.SIGKILL)
-    code, errors = run.ended(30)
+    code, errors = run.ended()
     assert code == 1
     assert "one of its processes was killed by signal 9" in errors
-    assert alive(run.group) == []
-    assert _shared(run.group) == []
+    assert wait_until_gone(run.group) == []
+    assert _wait_until_unshared(run.group) == []
     assert not list(run.temporary.iterdir())
 
 
+@pytest.mark.push(1)
 @pytest.mark.usefixtures("lava_python")
 @pytest.mark.parametrize("signal_", [signal.SIGTERM, signal.SIGINT])
 def test_an_interrupted_driver_leaves_nothing(tmp_path: Path, signal_: signal.Signals) -> None:
     run = Run(tmp_path).at_work()
     run.driver.send_signal(signal_)
-    _, errors = run.ended(30)
+    _, errors = run.ended()
     assert "KeyboardInterrupt" in errors
-    assert alive(run.group) == []
-    assert _shared(run.group) == []
+    assert wait_until_gone(run.group) == []
+    assert _wait_until_unshared(run.group) == []
     assert not list(run.temporary.iterdir())
 
 
@@ -125,12 +126,13 @@ def test_an_interrupted_driver_leaves_nothing(tmp_path: Path, signal_: signal.Si
 def test_a_worker_that_is_stopped_is_ended_at_the_deadline(tmp_path: Path) -> None:
     run = Run(tmp_path, speed=60).at_work()
     os.kill(run.group, signal.SIGSTOP)
-    code, errors = run.ended(120)
+    code, errors = run.ended()
     assert (code, "after 600 s without progress" in errors) == (1, True)
-    assert alive(run.group) == []
-    assert _shared(run.group) == []
+    assert wait_until_gone(run.group) == []
+    assert _wait_until_unshared(run.group) == []
 
 
+@pytest.mark.push(1)
 @pytest.mark.usefixtures("lava_python")
 @pytest.mark.parametrize("stopped", [False, True])
 def test_a_driver_that_is_killed_takes_everything_with_it(tmp_path: Path, stopped: bool) -> None:
@@ -138,6 +140,6 @@ def test_a_driver_that_is_killed_takes_everything_with_it(tmp_path: Path, stoppe
     if stopped:
         os.kill(run.group, signal.SIGSTOP)
     run.driver.kill()
-    run.ended(30)
+    run.ended()
     assert wait_until_gone(run.group) == []
     assert _wait_until_unshared(run.group) == []

@@ -18,7 +18,7 @@ from stl_deploy.exporters.lava import process
 from stl_deploy.exporters.lava.target import run_lava
 from stl_deploy.exporters.netx.convert import run_file
 from stl_deploy.exporters.netx.file import write_netx
-from tests.exporters.lava.groups import alive
+from tests.exporters.lava.groups import wait_until_gone
 from tests.exporters.netx.nets import chain, dense, neuron, random_case, special_cases
 
 pytestmark = [pytest.mark.lava, pytest.mark.usefixtures("lava_python")]
@@ -33,11 +33,13 @@ def assert_lava_agrees(net: Any, x: Any, path: Path) -> None:
     np.testing.assert_array_equal(run.y, ours.y)
 
 
+@pytest.mark.push(1)
 @pytest.mark.parametrize("seed", [1001, 1002, 1003])
 def test_unrecorded_networks(seed: int, tmp_path: Path) -> None:
     assert_lava_agrees(*random_case(seed), tmp_path / "a.net")
 
 
+@pytest.mark.push(1)
 @pytest.mark.parametrize("name", ["weight_rule", "max_pool", "latency"])
 def test_special_networks(name: str, tmp_path: Path) -> None:
     assert_lava_agrees(*special_cases()[name], tmp_path / "a.net")
@@ -71,7 +73,7 @@ def test_a_killed_worker(tmp_path: Path, group: list[int]) -> None:
 
     with pytest.raises(ToolError, match="worker was killed by signal 9"):
         run_lava(tmp_path / "a.net", x, deadline=200, progress=kill)
-    assert alive(group[0]) == []
+    assert wait_until_gone(group[0]) == []
 
 
 def test_a_deadline_in_the_middle_of_a_run(tmp_path: Path, group: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,7 +87,7 @@ def test_a_deadline_in_the_middle_of_a_run(tmp_path: Path, group: list[int], mon
     with pytest.raises(ToolError, match="after 200 s without progress"):
         run_lava(tmp_path / "a.net", x, deadline=200, progress=late)
     monkeypatch.undo()
-    assert alive(group[0]) == []
+    assert wait_until_gone(group[0]) == []
 
 
 def test_an_exception_in_a_model(tmp_path: Path, group: list[int], lava_python: Path) -> None:
@@ -97,7 +99,7 @@ def test_an_exception_in_a_model(tmp_path: Path, group: list[int], lava_python: 
         file["layer/1/neuron/vThMant"] = np.array([1, 2, 3, 4, 5])
     with pytest.raises(ToolError, match=r"could not run the network: in a model, ValueError: .*broadcast"):
         process.run_worker(lava_python, path, x, deadline=100)
-    assert alive(group[0]) == []
+    assert wait_until_gone(group[0]) == []
 
 
 def test_a_full_disk(tmp_path: Path, group: list[int], lava_python: Path) -> None:
@@ -108,7 +110,7 @@ def test_a_full_disk(tmp_path: Path, group: list[int], lava_python: Path) -> Non
     limited.chmod(0o755)
     with pytest.raises(ToolError, match=r"could not run the network: .*File too large"):
         process.run_worker(limited, tmp_path / "a.net", x, deadline=200)
-    assert alive(group[0]) == []
+    assert wait_until_gone(group[0]) == []
 
 
 def test_two_runs_at_once(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def test_a_good_run_returns_its_spikes_and_tells_progress(runner: Runner) -> Non
 
 def test_children_left_by_a_good_run_are_ended(runner: Runner) -> None:
     runner("child()\n" + GOOD)
-    assert alive(runner.group) == []
+    assert wait_until_gone(runner.group) == []
 
 
 FAILURES = {
@@ -99,7 +99,7 @@ def test_failures_leave_no_process(name: str, runner: Runner, monkeypatch: pytes
     with pytest.raises(ToolError, match=message) as error:
         runner(body, deadline)
     assert "\n" not in str(error.value)
-    assert alive(runner.group) == []
+    assert wait_until_gone(runner.group) == []
 
 
 def test_a_slow_run_that_goes_on_is_not_ended_at_the_deadline(
@@ -127,7 +127,7 @@ def test_an_interrupted_driver_ends_the_worker(runner: Runner) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         runner("child()\nput('progress.json', {'done': 1, 'total': 2})\ntime.sleep(600)", progress=interrupt)
-    assert alive(runner.group) == []
+    assert wait_until_gone(runner.group) == []
 
 
 def test_a_model_that_fails_on_a_full_disk_ends_the_worker_though_the_reason_cannot_be_written(tmp_path: Path) -> None:

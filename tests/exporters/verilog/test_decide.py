@@ -65,6 +65,7 @@ def expected(y: NDArray[np.int32], readout: Readout, margin: int) -> list[tuple[
     return found
 
 
+@pytest.mark.push(2)
 @needs_icarus
 @pytest.mark.parametrize(("rule", "population"), [("sum", 1), ("sum", 2), ("max", 1), ("last", 3), ("first", 2)])
 def test_the_class_after_each_step(rule: Any, population: int, tmp_path: Path) -> None:
@@ -83,7 +84,7 @@ def test_the_class_after_each_step(rule: Any, population: int, tmp_path: Path) -
     command = ["iverilog", "-g2005", "-Wall", *given, "-o", "s.vvp", "-s", "tb_class", *sources]
     said = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True).stderr
     assert not [line for line in said.splitlines() if "tb_class" not in line]
-    subprocess.run(["vvp", "-n", "s.vvp"], cwd=tmp_path, check=True, timeout=60, capture_output=True)
+    subprocess.run(["vvp", "-n", "s.vvp"], cwd=tmp_path, check=True, capture_output=True)
     got = [tuple(map(int, line.split())) for line in (tmp_path / "class.txt").read_text().splitlines()]
     y = simulate(plan.graph, x).y
     wanted = expected(y, Readout(rule, population), 2)
