@@ -95,7 +95,7 @@ CASES = [
 ]
 
 
-@pytest.mark.push(16)
+@pytest.mark.push(10)
 @pytest.mark.parametrize(("shape", "granularity", "norm", "pool", "steady"), CASES)
 def test_block_gives_the_spikes_and_gradients_of_plain_autograd(shape, granularity, norm, pool, steady):
     torch.manual_seed(0)

@@ -109,6 +109,7 @@ CORNERS: dict[Step, float] = {
 """Steps, and what their second state starts from."""
 
 
+@pytest.mark.push(4)
 @pytest.mark.parametrize("step", CORNERS)
 @pytest.mark.filterwarnings("ignore")
 def test_far_input_spikes_as_in_the_module(step: Step) -> None:

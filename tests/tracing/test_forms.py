@@ -680,6 +680,7 @@ WRAPPED: dict[str, Callable[[], nn.Module]] = {
 }
 
 
+@pytest.mark.push(4)
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 @pytest.mark.parametrize("wrap", WRAPPED.values(), ids=WRAPPED)

@@ -158,6 +158,7 @@ class Compared(nn.Module):
 TENTHS = np.array([0.1, 0.2, 0.3, 0.7])
 
 
+@pytest.mark.push(5)
 @pytest.mark.parametrize("fires", [torch.gt, torch.ge, lambda v, theta: theta < v, lambda v, theta: ~(v < theta)])
 @pytest.mark.parametrize("theta", [torch.from_numpy(TENTHS), torch.from_numpy(TENTHS).float(), 0.1, torch.tensor(0.7)])
 def test_a_threshold_is_compared_in_its_own_type(theta: Any, fires: Any) -> None:

@@ -222,6 +222,7 @@ def test_numbers_drawn_from_numpy_are_refused_however_small() -> None:
         stl.capture(Noisy(lambda model, spikes: None), X)
 
 
+@pytest.mark.push(5)
 @pytest.mark.parametrize("unit", [1e-3, 1e-6, 1e-9, 2.0**-40])
 @pytest.mark.parametrize("reset", ["subtract", "zero", "none", "half"])
 def test_a_threshold_in_a_small_unit_has_its_reset(unit: float, reset: str) -> None:

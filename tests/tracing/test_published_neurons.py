@@ -82,6 +82,7 @@ def test_a_published_neuron(name: str, recurrent: bool, tmp_path: Path) -> None:
     close(whole.y, expected.y)
 
 
+@pytest.mark.push(6)
 @pytest.mark.parametrize("name", STRUCTURES)
 def test_a_published_structure(name: str) -> None:
     model, x = STRUCTURES[name]().eval(), IMAGES if name.startswith("residual") else X

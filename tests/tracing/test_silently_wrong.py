@@ -219,6 +219,7 @@ def test_a_division_that_rounds_is_refused(mode: str, where: str) -> None:
         stl.capture(Net(**{where: divided}), ones_and_zeros())
 
 
+@pytest.mark.push(5)
 @pytest.mark.usefixtures("neurons_alone")
 @pytest.mark.parametrize("kind", [torch.int32, torch.int64, torch.int8, torch.uint8, torch.bool])
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ def assert_lava_agrees(net: Any, x: Any, path: Path) -> None:
     np.testing.assert_array_equal(run.y, ours.y)
 
 
-@pytest.mark.push(1)
+@pytest.mark.nightly
 @pytest.mark.parametrize("seed", [1001, 1002, 1003])
 def test_unrecorded_networks(seed: int, tmp_path: Path) -> None:
     assert_lava_agrees(*random_case(seed), tmp_path / "a.net")
