@@ -4,12 +4,14 @@ NIR can only flatten. A rearrangement P moves towards its readers: a neuron behi
 permuted parameters, n(P·x) = P·n'(x); weights absorb it, W·(P·x) = (W·P)·x; two in a row combine, and P⁻¹·P vanishes.
 A rearranged input moves into the graph's input. Where nothing absorbs P, weights of 0 and 1 replace it, or the next
 layer becomes its matrix. P stays before a max pool: NIR has no node for that pool, and targets that support the pool
-support P. All stay in networks that multiply signals, have Cells, or in which they would move in a circle.
+support P. All stay in networks that multiply signals, have Cells, in which they would move in a circle, or in which
+weights in their place would be more than `MAX_DENSE`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from math import prod
 
@@ -17,7 +19,7 @@ import numpy as np
 
 from stl_deploy.graph import program as ir
 from stl_deploy.graph.convolutions import pointwise
-from stl_deploy.passes.base import Nodes, Pass, Rewritten, read_instead, with_nodes
+from stl_deploy.passes.base import Nodes, Pass, Rewritten, later, read_instead, readers_of, with_nodes
 from stl_deploy.passes.permutations import (
     Indices,
     arranged_fields,
@@ -38,17 +40,17 @@ _ROUNDS = 64
 
 
 def rearrange(layers: Nodes) -> tuple[Nodes, dict[str, Indices]]:
-    """Remove rearrangements; return the layers, and each reordered neuron's and input's former places.
-
-    Raises CaptureError, naming the layer, where weights in a rearrangement's place would be too many.
-    """
+    """Remove rearrangements; return the layers, and each reordered neuron's and input's former places."""
     layers = {name: as_gather(node) or node for name, node in layers.items()}
-    apart = any(node.combine == "flat" for node in layers.values())
-    work = _Work(dict(layers), stay=apart)
-    if not work.done(_ROUNDS * len(layers)):
-        # The axes of a loop change at every step, or the same spikes are read in two orders.
-        work = _Work(dict(layers), stay=True)
-        work.done(_ROUNDS * len(layers))
+    rounds = _ROUNDS * len(layers)
+    if not any(node.combine == "flat" for node in layers.values()):
+        work = _Work(dict(layers), stay=False)
+        with suppress(OverflowError):
+            if work.done(rounds):
+                return work.layers, work.arranged
+    # Or the axes of a loop change at every step, the same spikes are read in two orders, or weights are too many.
+    work = _Work(dict(layers), stay=True)
+    work.done(rounds)
     return work.layers, work.arranged
 
 
@@ -101,7 +103,7 @@ class _Work:
         return False
 
     def _readers(self, name: str) -> list[ir.Node]:
-        return [node for node in self.layers.values() if any(source.node == name for source in node.operands)]
+        return readers_of(self.layers, name)
 
     def _bypass(self, name: str, sources: tuple[ir.Operand, ...]) -> None:
         """Let readers of ``name`` read ``sources``."""
@@ -147,7 +149,7 @@ class _Work:
         at = gather.indices
         self.layers[gather.name] = replace(
             gather,
-            operands=_later(before.operands, source.delay),
+            operands=later(before.operands, source.delay),
             indices=np.where(at < 0, -1, first[at]),
             input_shape=before.input_shape,
         )
@@ -179,7 +181,7 @@ class _Work:
                 gather,
                 name=reader.name,
                 shape=reader.shape,
-                operands=_later(gather.operands, reader.operands[0].delay),
+                operands=later(gather.operands, reader.operands[0].delay),
                 indices=gather.indices.reshape(reader.shape),
             )
         return bool(readers)
@@ -241,7 +243,7 @@ class _Work:
                 continue
             made = (len(reader.weight), *before[1:])
             self._reader_axes(reader, made, _last(made))
-            sources = _later(gather.operands, reader.operands[0].delay)
+            sources = later(gather.operands, reader.operands[0].delay)
             self.layers[reader.name] = pointwise(reader.name, sources, before, reader.weight, bias=reader.bias)
             return True
         return False
@@ -249,8 +251,8 @@ class _Work:
     def _reader_axes(self, node: ir.Node, before: tuple[int, ...], indices: Indices) -> None:
         """Let readers of ``node``, whose output becomes ``before``, read the former order."""
         name = self._free(f"{node.name}_axes")
-        for later in self._readers(node.name):
-            self._read(later, node.name, (ir.Operand(name),))
+        for reader in self._readers(node.name):
+            self._read(reader, node.name, (ir.Operand(name),))
         self.layers[name] = ir.Gather(
             name=name,
             shape=node.shape,
@@ -286,7 +288,7 @@ class _Work:
         reordered: list[ir.Operand] = []
         for s in node.operands:
             if s.node == gather.name:
-                reordered += _later(gather.operands, s.delay)
+                reordered += later(gather.operands, s.delay)
             else:
                 reordered.append(ir.Operand(self._order(s.node, gather, back, late, name), s.delay))
         return tuple(reordered)
@@ -380,10 +382,6 @@ class _Work:
             indices=np.arange(prod(gather.shape)).reshape(gather.shape),
             input_shape=node.shape,
         )
-
-
-def _later(sources: tuple[ir.Operand, ...], delay: int) -> tuple[ir.Operand, ...]:
-    return tuple(ir.Operand(source.node, source.delay + delay) for source in sources)
 
 
 def _last(shape: tuple[int, ...]) -> Indices:

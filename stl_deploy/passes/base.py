@@ -92,6 +92,11 @@ def readers_of(nodes: Mapping[str, Node], name: str) -> list[Node]:
     return [node for node in nodes.values() if any(source.node == name for source in node.operands)]
 
 
+def later(sources: Iterable[Operand], delay: int) -> tuple[Operand, ...]:
+    """Return the same sources, read so many steps later."""
+    return tuple(Operand(source.node, source.delay + delay) for source in sources)
+
+
 def read_instead(nodes: Nodes, reader: str, name: str, sources: Sequence[Operand]) -> None:
     """Let ``reader`` read the sum of ``sources`` in place of ``name``; where it adds nothing up, a Scale of 1 does."""
     node = nodes[reader]
@@ -105,8 +110,7 @@ def read_instead(nodes: Nodes, reader: str, name: str, sources: Sequence[Operand
         sources = (Operand(total),)
     read: list[Operand] = []
     for operand in node.operands:
-        later = [Operand(source.node, source.delay + operand.delay) for source in sources]
-        read += later if operand.node == name else [operand]
+        read += later(sources, operand.delay) if operand.node == name else (operand,)
     nodes[reader] = replace(node, operands=tuple(read))
 
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from stl_deploy.graph.program import Delay, Neuron, Node, Operand, Program, Reshape, Scale, Shape
-from stl_deploy.passes.base import Nodes, Pass, Rewritten, readers_of, with_nodes
+from stl_deploy.passes.base import Nodes, Pass, Rewritten, later, read_instead, readers_of, with_nodes
 from stl_deploy.passes.permutations import Indices, arranged_fields, flattens
 
 
@@ -40,15 +40,13 @@ def _in_shape(nodes: Nodes, name: str, shape: Shape) -> Indices:
     while flat in nodes:
         flat += "_"
     for reader in readers_of(nodes, name):
-        sources = tuple(Operand(flat, s.delay) if s.node == name else s for s in reader.operands)
-        nodes[reader.name] = replace(reader, operands=sources)
+        read_instead(nodes, reader.name, name, (Operand(flat),))
     flattenings = [nodes[source.node] for source in node.operands]
-    late = zip(node.operands, flattenings, strict=True)
     places = np.arange(int(np.prod(shape))).reshape(shape)
     nodes[name] = replace(
         node,
         shape=shape,
-        operands=tuple(Operand(s.node, s.delay + source.delay) for source, r in late for s in r.operands),
+        operands=tuple(s for source in node.operands for s in later(nodes[source.node].operands, source.delay)),
         **arranged_fields(node, places),
     )
     nodes[flat] = Reshape(name=flat, shape=node.shape, operands=(Operand(name),), input_shape=shape)

@@ -10,7 +10,6 @@ sign σ behind the pool, σ·max(|s|·(y - μ) + σ·t). Behind an average pool 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +17,7 @@ import numpy as np
 
 from stl_deploy.graph.convolutions import pointwise
 from stl_deploy.graph.program import Conv, Doubles, Linear, MaxPool, Node, Norm, Operand, Pool, Scale
-from stl_deploy.passes.base import Nodes, Pass, readers_of, rewrite
+from stl_deploy.passes.base import Nodes, Pass, bypassed, readers_of, rewrite
 
 
 def _fold(nodes: Nodes) -> Nodes:
@@ -51,13 +50,12 @@ def _fold(nodes: Nodes) -> Nodes:
             if (sign < 0).any():
                 folded[name] = _own_weights(replace(layer, scale=sign, shift=np.zeros_like(shift), mean=None))
                 continue
-            renamed[name] = layer.operands[0].node
-            del folded[name]
+            renamed[name] = sources[0].node
         else:
             folded[name] = _own_weights(layer)
     for name, (weight, bias) in pending.items():
         folded[name] = replace(folded[name], weight=weight, bias=bias)  # type: ignore[call-arg]
-    return _renamed(folded, renamed)
+    return bypassed(folded, renamed)
 
 
 def _averages(pool: Pool) -> bool:
@@ -102,18 +100,6 @@ def _own_weights(norm: Norm) -> Node:
             input_shape=norm.shape,
         )
     return pointwise(norm.name, norm.operands, norm.shape, scale[:, None], bias=shift, groups=norm.shape[0])
-
-
-def _renamed(nodes: Nodes, names: Mapping[str, str]) -> Nodes:
-    def final(name: str) -> str:
-        while name in names:
-            name = names[name]
-        return name
-
-    return {
-        name: replace(layer, operands=tuple(Operand(final(s.node), s.delay) for s in layer.operands))
-        for name, layer in nodes.items()
-    }
 
 
 PASS = Pass("fold_norms", rewrite(_fold), "real", removes=(Norm,))

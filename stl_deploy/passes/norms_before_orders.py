@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from stl_deploy.graph.program import Doubles, Gather, Norm, Operand, Reshape, Shape
-from stl_deploy.passes.base import Nodes, Pass, readers_of, rewrite
+from stl_deploy.passes.base import Nodes, Pass, read_instead, readers_of, rewrite
 from stl_deploy.passes.permutations import bijective
 
 
@@ -46,8 +46,7 @@ def _swapped(nodes: Nodes, name: str) -> bool:
     numbers: dict[str, Any] = {"scale": norm.scale[order_of_channels], "shift": norm.shift[order_of_channels]}
     mean: Doubles | None = None if norm.mean is None else norm.mean[order_of_channels]
     for reader in readers_of(nodes, name):
-        sources = tuple(Operand(order.name, s.delay) if s.node == name else s for s in reader.operands)
-        nodes[reader.name] = replace(reader, operands=sources)
+        read_instead(nodes, reader.name, name, (Operand(order.name),))
     nodes[name] = replace(norm, shape=order.input_shape, operands=order.operands, axis=axis, mean=mean, **numbers)
     nodes[order.name] = replace(order, operands=(Operand(name),))
     return True

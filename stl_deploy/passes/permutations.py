@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy.errors import CaptureError
 from stl_deploy.graph.convolutions import MAX_DENSE, pointwise
 from stl_deploy.graph.program import Conv, Gather, Input, Linear, Node, Operand, Output, Pool, Program, Reshape, Shape
 from stl_deploy.graph.run import run
@@ -89,11 +88,14 @@ def repeats(indices: Indices) -> bool:
 
 
 def selection(gather: Gather) -> Node:
-    """Return weights of 0 and 1 equal to a rearrangement: of channels, or of all values as one axis."""
+    """Return weights of 0 and 1 equal to a rearrangement: of channels, or of all values as one axis.
+
+    Raises OverflowError where these are more than `MAX_DENSE`.
+    """
     channels = channel_map(gather)
     count = len(channels) if channels is not None else prod(gather.shape)
     size = gather.input_shape[0] if channels is not None else prod(gather.input_shape)
-    _require_size(gather, count * size)
+    _require_size(count * size)
     rows = (channels if channels is not None else gather.indices).reshape(-1)
     weight = np.zeros((count, size), np.float32)
     weight[np.flatnonzero(rows >= 0), rows[rows >= 0]] = 1
@@ -105,9 +107,12 @@ def selection(gather: Gather) -> Node:
 
 
 def dense(node: Conv | Linear | Pool) -> Linear:
-    """Return a linear operation as weights on the flat values: its outputs for unit vectors."""
+    """Return a linear operation as weights on the flat values: its outputs for unit vectors.
+
+    Raises OverflowError where these are more than `MAX_DENSE`.
+    """
     count, made = prod(node.input_shape), prod(node.shape)
-    _require_size(node, count * made)
+    _require_size(count * made)
     alone = replace(node, operands=(Operand("x"),))
     inner: tuple[Node, ...] = (Input(name="x", shape=node.input_shape, operands=()), alone)
     program = Program((*inner, Output(name="y", shape=node.shape, operands=(Operand(node.name),))), 1.0)
@@ -126,14 +131,9 @@ def dense(node: Conv | Linear | Pool) -> Linear:
     )
 
 
-def _require_size(node: Node, size: int) -> None:
+def _require_size(size: int) -> None:
     if size > MAX_DENSE:
-        raise CaptureError(
-            f"layer '{node.name}' works on values in an order that no NIR node makes: expected at most {MAX_DENSE:,} "
-            f"weights in its place; found {size:,}; keep [B, C, H, W] as convolutions have it, and "
-            "flatten only before linear layers",
-            layer=node.name,
-        )
+        raise OverflowError
 
 
 def arrange(values: NDArray[Any], indices: Indices | None) -> NDArray[Any]:

@@ -88,7 +88,7 @@ def relus_behind_pools(program: ir.Program) -> ir.Program:
         if len(node.operands) != 1 or len(pool.operands) != 1:  # a maximum of sums is no sum of maxima
             continue
         for reader in readers_of(nodes, pool.name):
-            nodes[reader.name] = replace(reader, operands=_read_instead(reader, pool.name, name))
+            read_instead(nodes, reader.name, pool.name, (ir.Operand(name),))
         nodes[pool.name] = replace(pool, operands=node.operands)
         moved: Any = replace(node, operands=(ir.Operand(pool.name),), shape=pool.shape)
         if isinstance(moved, Cell):
@@ -152,7 +152,7 @@ def spikes_for_relus(
         nodes[relu.name] = _in_thresholds(nodes, neuron, units, unit)
         height = ir.Scale(name=f"{relu.name}_height", shape=relu.shape, operands=(ir.Operand(relu.name),), scale=unit)
         for reader in readers_of(nodes, relu.name):
-            nodes[reader.name] = replace(reader, operands=_read_instead(reader, relu.name, height.name))
+            read_instead(nodes, reader.name, relu.name, (ir.Operand(height.name),))
         nodes[height.name] = height
     return replace(program, nodes=ordered(nodes), origin=None)
 
@@ -229,7 +229,3 @@ def _own_weights(nodes: Nodes, name: str) -> ir.Node | None:
     if isinstance(node, ir.MaxPool) and alone and len(node.operands) == 1:
         return _own_weights(nodes, node.operands[0].node)
     return node if alone and isinstance(node, ir.Conv | ir.Linear) else None
-
-
-def _read_instead(reader: ir.Node, old: str, new: str) -> tuple[ir.Operand, ...]:
-    return tuple(ir.Operand(new, each.delay) if each.node == old else each for each in reader.operands)

@@ -227,3 +227,32 @@ def test_other_attention_is_refused_by_its_line(form: str, sentence: str) -> Non
     x = (torch.rand(6, 3, 4, 6, generator=torch.Generator().manual_seed(0)) > 0.5).float()
     with pytest.raises(CaptureError, match=sentence):
         stl.capture(Attention(form), x)
+
+
+class Transposed(nn.Module):
+    """Linear layers without biases yet, of tokens behind a transposed image, and norms over channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.linear, self.norm, self.neurons = nn.Linear(8, 12), nn.BatchNorm1d(12), Spikes()
+        nn.init.zeros_(self.linear.bias)
+        nn.init.uniform_(self.norm.weight, 0.5, 2.0)
+        nn.init.normal_(self.norm.bias)
+        nn.init.normal_(self.norm.running_mean)
+        nn.init.uniform_(self.norm.running_var, 0.1, 0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.neurons(2 * x).flatten(0, 1).flatten(2).transpose(-1, -2)
+        currents = self.norm(self.linear(tokens).transpose(-1, -2)).transpose(-1, -2)
+        currents = currents.reshape(*x.shape[:2], -1, 12)
+        return self.neurons(currents) + currents
+
+
+def test_a_norm_of_transposed_tokens_rounds_as_it_lies_in_memory_and_is_in_its_layer() -> None:
+    x = (torch.rand(5, 3, 8, 2, 3, generator=torch.Generator().manual_seed(1)) < 0.5).float()
+    net = stl.capture(Transposed(), x)
+    assert net.proof is not None
+    assert net.proof.replay_differing == 0
+    assert not net.proof.matrices
+    assert len(list(net.program.of(Linear))) == 1

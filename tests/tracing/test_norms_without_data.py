@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -29,10 +30,19 @@ class Padded(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = F.pad(self.norm(self.one(x.flatten(0, 1))), (1, 1, 1, 1))
-        edge = self.norm.bias - self.norm.running_mean * self.norm.weight / (self.norm.running_var + 1e-5).sqrt()
-        edge = edge.reshape(1, -1, 1, 1)
+        edge = self.edge().reshape(1, -1, 1, 1)
         y[:, :, :1], y[:, :, -1:], y[:, :, :, :1], y[:, :, :, -1:] = edge, edge, edge, edge
         return self.lif(self.three(y).unflatten(0, x.shape[:2]))
+
+    def edge(self) -> Tensor:
+        return self.norm.bias - self.norm.running_mean * self.norm.weight / (self.norm.running_var + 1e-5).sqrt()
+
+
+class Framed(Padded):
+    """Padding with another number, which is 0 before training."""
+
+    def edge(self) -> Tensor:
+        return self.norm.bias + self.norm.running_mean
 
 
 class Plain(nn.Module):
@@ -47,8 +57,21 @@ class Plain(nn.Module):
         return self.lif(self.norm(self.conv(x.flatten(0, 1))).unflatten(0, x.shape[:2]))
 
 
+@pytest.mark.parametrize("trained", [False, True])
+def test_padding_with_what_a_norm_makes_of_zeros_is_padding_before_it(trained: bool) -> None:
+    model = Padded().eval()
+    with drawn_statistics(model) if trained else nullcontext():
+        net = stl.capture(model, X)
+        assert net.proof is not None
+        assert net.proof.end_to_end["differing"] == 0
+        assert 0 < max(layer.rate for layer in net.proof.layers) < 1
+        fresh = torch.rand(4, 2, 2, 6, 6)
+        np.testing.assert_array_equal(net.simulate(fresh.numpy()).y, model(fresh).detach().numpy())
+        assert net.check("onnx").ok
+
+
 def test_check_decides_as_after_training() -> None:
-    model = Padded()
+    model = Framed()
     net = stl.capture(model, X)
     assert "1 batch norm without statistics yet" in str(net.proof)
     with pytest.raises(CaptureError, match="once its batch norms have statistics"):
@@ -59,9 +82,9 @@ def test_check_decides_as_after_training() -> None:
 
 def test_check_of_a_file_decides_as_after_training(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", x=X.numpy())
-    (tmp_path / "own.py").write_text("from tests.tracing.test_norms_without_data import Padded, Plain\n")
+    (tmp_path / "own.py").write_text("from tests.tracing.test_norms_without_data import Framed, Plain\n")
     with pytest.raises(CaptureError):
-        verbs.check(Path(f"{tmp_path / 'own.py'}:Padded"), input_file=tmp_path / "x.npz", targets=["onnx"])
+        verbs.check(Path(f"{tmp_path / 'own.py'}:Framed"), input_file=tmp_path / "x.npz", targets=["onnx"])
     assert verbs.check(Path(f"{tmp_path / 'own.py'}:Plain"), input_file=tmp_path / "x.npz", targets=["onnx"]).ok
 
 

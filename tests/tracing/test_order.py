@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import stl_deploy as stl
-from stl_deploy.errors import CaptureError
 from stl_deploy.graph.program import Conv, Linear, Pool, Reshape
 
 
@@ -235,17 +234,22 @@ def test_a_cube_in_other_order_is_not_mistaken_for_one_in_order() -> None:
     assert "input" not in net.original.folded.arranged
 
 
-def test_a_matrix_that_is_too_large_is_refused_with_the_line() -> None:
+def test_an_order_whose_matrix_would_be_too_large_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     class Large(Net):
         def __init__(self) -> None:
             super().__init__()
-            self.up, self.fc = nn.Linear(72, 2 * 96 * 96), nn.Linear(4 * 96 * 96, 3)
+            self.up, self.fc = nn.Linear(72, 2 * 6 * 6), nn.Linear(4 * 6 * 6, 3)
 
         def step(self, x: Tensor) -> Tensor:
-            return self.fc(self.cell2(self.conv(self.cell(self.up(x.flatten(1))).unflatten(1, (2, 96, 96)))).flatten(1))
+            return self.fc(self.cell2(self.conv(self.cell(self.up(x.flatten(1))).unflatten(1, (2, 6, 6)))).flatten(1))
 
-    with pytest.raises(CaptureError, match=r"test_order\.py:\d+: layer 'conv' .*at most 33,554,432 weights"):
-        stl.capture(Large(), torch.rand(4, 2, 2, 6, 6))
+    monkeypatch.setattr("stl_deploy.passes.permutations.MAX_DENSE", 2 * 4 * 6**4 - 1)
+    model, x = Large(), torch.rand(4, 2, 2, 6, 6)
+    net = stl.capture(model, x)
+    assert (2, 6, 6) in [node.shape for node in net.program.of(Reshape)]
+    assert len(list(net.program.of(Conv))) == 1
+    np.testing.assert_allclose(net.simulate(x.numpy()).y, model(x).detach().numpy(), rtol=1e-4, atol=1e-5)
+    assert {finding.slug for finding in net.check("nir").findings} == {"not-in-nir"}
 
 
 @pytest.mark.parametrize("pool", [nn.AvgPool1d(2), nn.MaxPool1d(2), nn.AdaptiveAvgPool1d(4), nn.AdaptiveMaxPool1d(2)])

@@ -12,6 +12,7 @@ import torch
 
 from stl_deploy.errors import StlDeployError
 from stl_deploy.graph.program import DT, Floats, Input, Neuron, Operand, Output, Program, Shape
+from stl_deploy.passes.base import later
 from stl_deploy.tracing.layers.draft import Operands, ProgramBuilder
 from stl_deploy.tracing.recognition.cores import Recurrence, find_cores
 from stl_deploy.tracing.recognition.exact_types import require_exact_types
@@ -170,15 +171,15 @@ class Builder(ProgramBuilder):
         if lag and self._starts_before(signal, lag):
             return self._signal(signal, lag)
         if signal in self._core_of or signal.node.name == "input" or not lag or signal.still:
-            return tuple(Operand(s.node, s.delay + (0 if signal.still else lag)) for s in self._signal(signal, 0))
+            return later(self._signal(signal, 0), 0 if signal.still else lag)
         product = signal.node.name == "mul" and len(signal.reads()) > 1  # a gate's spikes are compared where it stands
         if product and not any(node.tensor is None or bool(node.tensor.any()) for node in signal.before[:lag]):
-            return tuple(Operand(s.node, s.delay + lag) for s in self._signal(signal, 0))
+            return later(self._signal(signal, 0), lag)
         if _was_zero(signal, lag) and self._is_late_product(signal):
             return self._signal(signal, lag)
         outside = signal.node.name not in _HOMOGENEOUS or not self._of_zeros(signal, lag)
         if outside and _was_zero(signal, lag):
-            return tuple(Operand(s.node, s.delay + lag) for s in self._signal(signal, 0))
+            return later(self._signal(signal, 0), lag)
         self._require_start(signal, lag)
         return self._signal(signal, lag)
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from stl_deploy.errors import GraphError
 from stl_deploy.graph.cell import OPERATIONS, Cell, Constant, Dtype, Operation, State
 from stl_deploy.graph.program import Concat, Gather, Operand, Scale, Shape
+from stl_deploy.passes.base import later
 from stl_deploy.tracing.layers.builder import Builder, Fits, Kind, refusal
 from stl_deploy.tracing.layers.draft import Operands
 from stl_deploy.tracing.layers.shapes import reshape_node
@@ -37,7 +38,7 @@ class CellBuilder(Builder):
             return super().read(ref)
         if any(bool(node.tensor is not None and node.tensor.any()) for node in signal.before[:lag]):
             return self._started(Ref(signal, lag))
-        return tuple(Operand(s.node, s.delay + lag) for s in self._signal(signal, 0))
+        return later(self._signal(signal, 0), lag)
 
     def _signal(self, signal: Signal, shift: int) -> Operands:
         if signal not in self._group_of:

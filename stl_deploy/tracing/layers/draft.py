@@ -10,6 +10,7 @@ import numpy as np
 from stl_deploy._util.reachable import reachable
 from stl_deploy.graph.program import Floats, Gather, Input, Node, Operand, Scale, Shape
 from stl_deploy.graph.segments import ordered
+from stl_deploy.passes.base import later
 
 Operands = tuple[Operand, ...]
 """Inputs of a layer, which reads their sum."""
@@ -47,8 +48,7 @@ class ProgramBuilder:
         if gain is None or bool(np.all(gain == 1)):
             return terms
         name, late = self.name("scale", module), min((source.delay for source in terms), default=0)
-        sources = tuple(Operand(source.node, source.delay - late) for source in terms)
-        self.add(Scale(name=name, shape=shape, operands=sources, scale=np.asarray(gain, np.float32)))
+        self.add(Scale(name=name, shape=shape, operands=later(terms, -late), scale=np.asarray(gain, np.float32)))
         return (Operand(name, late),)  # late behind it, where the edge that closes a loop is
 
     def widened(self, terms: Operands, before: Shape, shape: Shape) -> Operands:

@@ -47,6 +47,8 @@ def added(build: Builder, signal: Signal) -> Operands:
         return _sum(build, signal, left, right, scale)
     x, constant = (left, right) if isinstance(left, Ref) else (right, left)
     shift, axis = _by_channel(build, signal, constant)
+    if x is left and not shift.any():  # a bias before training
+        return build.widened(build.read(x), build.shape(x.signal), build.shape(signal))
     if x is right:
         return norm(build, signal, x, np.full(len(shift), float(scale)), shift, axis=axis)
     return norm(build, signal, x, np.ones(len(shift)), shift * scale, axis=axis)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stl_deploy.graph.program import Concat, Gather, Reshape, Shape
+from stl_deploy.graph.program import Concat, Gather, Norm, Reshape, Shape
 from stl_deploy.tracing.layers.arguments import number
 from stl_deploy.tracing.layers.builder import Builder, refusal
 from stl_deploy.tracing.layers.draft import Operands
@@ -94,15 +95,19 @@ def _gather(build: Builder, signal: Signal, terms: Operands, before: Shape, indi
 
 
 def concatenated(build: Builder, signal: Signal) -> Operands:
-    """Concatenate channels of several signals; zeros among them."""
+    """Concatenate channels of several signals; zeros among them, or around a norm what it makes of zeros."""
     parts, axis = signal.args
-    if any(isinstance(part, Node) and bool(number(part).any()) for part in parts):
+    refs = [part for part in parts if isinstance(part, Ref)]
+    constants = [number(part) for part in parts if isinstance(part, Node)]
+    if any(bool(constant.any()) for constant in constants):
+        around = _around_norm(build, signal, refs, constants)
+        if around is not None:
+            return around
         raise refusal(
             signal,
             "expected signals or zeros to be concatenated; found other constants; concatenate zeros, and add what the "
             "next layer makes of the constants to the potential: v = beta * v + x + p, one number for each neuron",
         )
-    refs = [part for part in parts if isinstance(part, Ref)]
     sources: list[Operands] = [_one_source(build, ref) for ref in refs]
     shapes = [build.shape(ref.signal) for ref in refs]
     if axis == 1 and len(signal.node.layout[0]) == 1 and len(refs) == len(parts):
@@ -111,6 +116,22 @@ def concatenated(build: Builder, signal: Signal) -> Operands:
     flat = [reshape_node(build, signal, t, s, (n,)) for t, s, n in zip(sources, shapes, sizes, strict=True)]
     whole = _concat(build, signal, flat, sizes, (sum(sizes),))
     return _gather(build, signal, whole, (sum(sizes),), torch.cat(_places(signal), axis).numpy())
+
+
+def _around_norm(build: Builder, signal: Signal, refs: list[Ref], constants: list[Tensor]) -> Operands | None:
+    """Return a norm of its input with zeros around it, if the constants are what it makes of zeros; else None."""
+    (source, *others) = build.read(refs[0])
+    norm = build.nodes.get(source.node)
+    if others or source.delay or len(refs) > 1 or not isinstance(norm, Norm) or norm.axis:
+        return None
+    of_zeros = torch.as_tensor(norm.shift - (0 if norm.mean is None else norm.scale * norm.mean))
+    of_zeros = of_zeros.reshape(1, -1, *(1,) * (len(norm.shape) - 1))
+    if not all(torch.allclose(constant.double(), of_zeros, 1e-5, 1e-6) for constant in constants):
+        return None
+    places = torch.cat(_places(signal), signal.args[1]).numpy()
+    padded = _gather(build, signal, norm.operands, norm.shape, places)
+    name = build.name("norm", signal.node.place.module)
+    return build.add(replace(norm, name=name, shape=build.shape(signal), operands=padded))
 
 
 def _places(signal: Signal) -> list[Tensor]:

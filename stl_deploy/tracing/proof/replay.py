@@ -77,7 +77,7 @@ class _Replay:
         others = [size for f, size in zip(order, sizes, strict=True) if f != TIME]
         parts = torch.broadcast_tensors(*(self._read(read, t, signal) for t in range(len(self.x))))  # type: ignore[no-untyped-call]
         parts = [_split(part, start, others) if len(others) > 1 else part for part in parts]
-        joined = torch.stack(parts, start + axis).flatten(start, end - 1)
+        joined = _lying(torch.stack(parts, start + axis).flatten(start, end - 1), signal.node.memory)
         args, kwargs = map_tree((signal.args, signal.kwargs), Ref, lambda ref: joined)
         args, kwargs = replace_nodes((args, kwargs), _tensor)
         values = signal.node.run(args, kwargs, self.sizes)
@@ -162,6 +162,12 @@ class _Replay:
             return self.x[node.args[0] or 0]
         args, kwargs = replace_nodes((node.args, dict(node.kwargs)), self._first)
         return node.run(args, kwargs, self.sizes)
+
+
+def _lying(tensor: Tensor, memory: Sequence[int]) -> Tensor:
+    """Return a tensor whose axes lie in memory in the order of ``memory``."""
+    back = [memory.index(axis) for axis in range(len(memory))]
+    return tensor.permute(*memory).contiguous().permute(*back) if memory else tensor
 
 
 def _split(tensor: Tensor, axis: int, sizes: Sequence[int]) -> Tensor:

@@ -25,7 +25,10 @@ ROUNDS: dict[str, Rounding] = {"trunc": "down", "floor": "down", "round": "half_
 
 @dataclass(eq=False, repr=False)  # a repr would write out all that it reads, again and again
 class Value:
-    """One tensor value: output ``index`` of ``op``, or a leaf: a tensor from before the run."""
+    """One tensor value: output ``index`` of ``op``, or a leaf: a tensor from before the run.
+
+    strides: where its values lay in memory, as kernels round by that; empty where they lay as they stand.
+    """
 
     shape: tuple[int, ...]
     dtype: torch.dtype
@@ -34,6 +37,7 @@ class Value:
     leaf: Tensor | None = None
     constant: bool = True
     kept: Tensor | None = None
+    strides: tuple[int, ...] = ()
     _evaluated: Tensor | None = field(default=None, repr=False)
 
     def tensor(self) -> Tensor:

@@ -261,7 +261,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         made = []
         for index, tensor in enumerate(outputs):
             if isinstance(tensor, Tensor):
-                value = Value(tuple(tensor.shape), tensor.dtype, op, index, None, constant)
+                value = Value(tuple(tensor.shape), tensor.dtype, op, index, None, constant, strides=tensor.stride())
                 if self.keeps and not constant and (tensor.dtype == torch.bool or name in ROUNDS):
                     value.kept = tensor.detach().clone()
             else:

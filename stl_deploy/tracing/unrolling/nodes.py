@@ -28,6 +28,7 @@ class Node:
     name: ATen's, or ``input`` (args: the step), ``constant``, ``time_sum``, ``time_mean``, ``time_max`` (args: a step
     each). layout: of its value, without time. folded: the order of time and samples in the axis on which the model ran
     this operation for all steps at once; None if it ran step by step. axis: that axis, in the values of all steps.
+    memory: the axes of what it read of all steps, the outermost in memory first; empty: as they stand.
     tensor: a constant's value. kept: the recorded value. written: the operation that the model calls, if another.
     """
 
@@ -41,6 +42,7 @@ class Node:
     index: int = 0
     folded: Dim | None = None
     axis: int = 0
+    memory: tuple[int, ...] = ()
     pointwise: bool = False
     within: tuple[int, ...] = ()
     tensor: Tensor | None = None
