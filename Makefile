@@ -19,7 +19,7 @@ demo: $(VENV)/.installed ## train, fold, export, verify, simulate and cost the d
 test: $(VENV)/.dev lava ## set up what the tests need and run all but the nightly ones
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $${TEST_WORKERS:-2} --dist worksteal -m "not nightly"
 
-quick: $(VENV)/.dev ## the tests that take no training: under a minute on two cores
+quick: $(VENV)/.dev ## the tests that take no training: a minute and a half of two cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $${TEST_WORKERS:-2} --dist worksteal -m "not slow and not nightly"
 
 lint: $(VENV)/.dev ## style
