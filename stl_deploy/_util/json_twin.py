@@ -47,7 +47,7 @@ def _from_json(hint: Any, value: Any, where: str) -> Any:
 
 def fits(value: Any, hint: Any) -> bool:
     """Return whether a value is what a field's annotation says; of arrays, whether it holds numbers of that kind."""
-    kind, inside = get_origin(hint), get_args(hint)
+    kind, inside = _parts(hint)
     if kind is Literal:
         return isinstance(value, str) and value in inside
     if kind is UnionType:
@@ -65,10 +65,18 @@ def fits(value: Any, hint: Any) -> bool:
 
 def expected(hint: Any) -> str:
     """Return what an annotation says, in words."""
-    kind, inside = get_origin(hint), get_args(hint)
+    kind, inside = _parts(hint)
     if kind is Literal:
         return ", ".join(inside)
     if kind is UnionType:
         return " or ".join(map(expected, inside))
     name: str = (kind or hint).__name__
     return {"ndarray": "an array", "tuple": "a list", "NoneType": "null"}.get(name, name)
+
+
+def _parts(hint: Any) -> tuple[Any, tuple[Any, ...]]:
+    """Return an annotation's origin and arguments; of an alias, as NumPy 2.5 has NDArray, those of its value."""
+    kind = get_origin(hint)
+    if hasattr(kind, "__value__"):
+        return _parts(kind.__value__[get_args(hint)])
+    return kind, get_args(hint)
