@@ -59,15 +59,19 @@ class OnnxOptions(Options):
             require_one_of(self.runtime, Runtime, named("runtime"))
 
 
+def _exported(program: Program, **options: Any) -> OnnxModel:
+    with temporary_folder() as folder:
+        path = folder / "net.onnx"
+        export_onnx(program, path, **options)
+        return OnnxModel.load(path)
+
+
 class OnnxSession(Stream):
     """A `Stream` whose steps ONNX Runtime computes; sums are made in integers where these give the same bits."""
 
     def __init__(self, program: Program, given: Callable[[Any], NetworkInput] | None = None) -> None:
-        with temporary_folder() as folder:
-            path = folder / "net.onnx"
-            precision: Precision = "integer" if to_planes(program) else "float32"
-            export_onnx(program, path, form="step", precision=precision, record=False)
-            self._onnx = OnnxStream(OnnxModel.load(path))
+        precision: Precision = "integer" if to_planes(program) else "float32"
+        self._onnx = OnnxStream(_exported(program, form="step", precision=precision, record=False))
         super().__init__(program, given)
 
     def reset(self) -> None:
@@ -90,13 +94,7 @@ class OnnxRuntime(Runner):
     session = OnnxSession
 
     def __init__(self, network: Network, options: Options) -> None:
-        if isinstance(network, Path):
-            self.file = OnnxModel.load(network)
-            return
-        with temporary_folder() as folder:
-            path = folder / "net.onnx"
-            export_onnx(network, path)
-            self.file = OnnxModel.load(path)
+        self.file = OnnxModel.load(network) if isinstance(network, Path) else _exported(network)
 
     @property
     def input_bits(self) -> int | None:
@@ -169,14 +167,14 @@ class Onnx(Format):
 def _require_form(options: OnnxOptions, runtime: Runtime) -> None:
     forms = FORMS[runtime]
     form = options.form if options.form in forms else next(iter(forms))
-    missing = [name for name in forms[form] if getattr(options, name) is None]
-    if form != options.form or missing:
+    if form != options.form or any((getattr(options, name) or 0) < _LEAST.get(name, 1) for name in forms[form]):
         raise InputError(
             f"expected a file that {runtime} takes; found other options; export with {_asked_for(form, forms[form])}",
             slug="runtime-lacks-form",
         )
 
 
+_LEAST = {"opset": 16}
 _VALUES = {"steps": "T", "batch": "B", "opset": 18}
 
 

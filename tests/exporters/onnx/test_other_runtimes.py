@@ -34,6 +34,15 @@ def test_a_form_that_a_runtime_does_not_take_is_refused_before_writing(runtime: 
                 Onnx().write(digits(), path, OnnxOptions(form=form, runtime=runtime, **(given | {name: None})))
 
 
+def test_an_opset_that_iree_does_not_read_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "net.onnx"
+    with pytest.raises(InputError) as error:
+        Onnx().write(digits(), path, OnnxOptions(runtime="iree", **(SIZES | {"opset": 15})))
+    assert error.value.slug == "runtime-lacks-form"
+    assert not path.exists()
+    Onnx().write(digits(), path, OnnxOptions(runtime="iree", **(SIZES | {"opset": 16})))
+
+
 def test_check_names_the_forms() -> None:
     findings = list(Onnx().check_for(digits(), OnnxOptions(runtime="tract")))
     assert [finding.slug for finding in findings if finding.severity == "info"] == ["runtime-forms"]
