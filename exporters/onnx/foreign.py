@@ -50,25 +50,31 @@ _SMALL = 1024
 _MANY = 2**15
 
 
-_OPERATORS = OPERATORS_OF_CELLS | frozenset(
-    {"Add", "Cast", "Clip", "Concat", "ConstantOfShape", "Conv", "DequantizeLinear", "Div", "Expand", "Floor", "Gather"}
-    | {"Gemm", "Greater", "GreaterOrEqual", "Identity", "MatMul", "MatMulInteger", "Max", "MaxPool", "Min", "Mul"}
-    | {
-        "Pad",
-        "QuantizeLinear",
-        "Reshape",
-        "Round",
-        "Scan",
-        "Shape",
-        "Slice",
-        "Split",
-        "Squeeze",
-        "Sub",
-        "Transpose",
-        "Unsqueeze",
-        "Where",
-    }
-)
+_OPERATORS = OPERATORS_OF_CELLS | {
+    "Cast",
+    "Clip",
+    "Concat",
+    "ConstantOfShape",
+    "Conv",
+    "DequantizeLinear",
+    "Expand",
+    "Gather",
+    "Gemm",
+    "Identity",
+    "MatMul",
+    "MatMulInteger",
+    "MaxPool",
+    "Pad",
+    "QuantizeLinear",
+    "Reshape",
+    "Scan",
+    "Shape",
+    "Slice",
+    "Split",
+    "Squeeze",
+    "Transpose",
+    "Unsqueeze",
+}
 
 
 def read_model(path: Path) -> tuple[Interface, dict[str, Shape], int]:

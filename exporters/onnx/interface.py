@@ -81,8 +81,8 @@ class Interface(BaseModel):
 
     def properties(self, graph: Mapping[str, Any]) -> dict[str, str]:
         """Return ONNX metadata; ``graph``: the source network's metadata (dialect, input coding, grids)."""
-        properties = {PREFIX + key: _json(value) for key, value in self.model_dump().items()}
-        return properties | {f"{PREFIX}graph.{key}": _json(value) for key, value in graph.items()}
+        values = self.model_dump() | {f"graph.{key}": value for key, value in graph.items()}
+        return {PREFIX + key: json.dumps(value, allow_nan=False) for key, value in values.items()}
 
     @classmethod
     def read(cls, properties: Mapping[str, str], where: str) -> Interface:
@@ -121,7 +121,3 @@ def graph_metadata(properties: Mapping[str, str], where: str) -> dict[str, Any]:
         return {key.removeprefix(start): json.loads(text) for key, text in properties.items() if key.startswith(start)}
     except (ValueError, RecursionError) as error:
         raise InputError(f"{where}: its metadata is damaged ({error}); export it again") from None
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, allow_nan=False)

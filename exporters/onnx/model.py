@@ -60,7 +60,9 @@ class OnnxModel:
             )
         except Exception as error:  # ONNX Runtime's errors have no other base
             raise InputError(f"{path}: ONNX Runtime cannot load it ({_first_line(error)})") from None
-        *steps, batch = _lead(session, interface)
+        ports = {port.name: port.shape for port in session.get_inputs()}
+        sizes = ports[next(iter(interface.inputs.values()))][: interface.lead_axes]
+        *steps, batch = [size if isinstance(size, int) else None for size in sizes]
         return cls(path, interface, shapes, elements, session, (steps[0] if steps else None, batch))
 
     @property
@@ -181,11 +183,13 @@ class OnnxStream:
             raise InputError(f"{model.path}: takes whole sequences; to stream, export it in the step form")
         self._model = model
         self._spikes = model.spike_tensors(record)
+        self._batch = 0
+        self._states: list[dict[str, Floats]]
         self.reset()
 
     def reset(self) -> None:
         """Go back to rest; the next step may bring another batch size."""
-        self._batch = 0
+        self._steps = 0
 
     def step(self, x: NDArray[Any] | Mapping[str, NDArray[Any]]) -> Result:
         """Advance one step with ``x`` ``[B, *input shape]`` (one array, or one per Input node).
@@ -197,17 +201,16 @@ class OnnxStream:
 
     def advance(self, arrays: Mapping[str, Floats]) -> Result:
         """Advance one step as `step` does, with an array of its shape for every Input node."""
-        batch = len(next(iter(arrays.values())))
-        if not self._batch:
+        batch, interface = len(next(iter(arrays.values()))), self._model.interface
+        if not self._steps:
             self._bind(self._model.fixed[1] or batch)
         if batch != self._batch:
             raise InputError(f"got {batch} samples after {self._batch}; call reset() before another batch size")
-        interface = self._model.interface
         for name, array in arrays.items():
             self._given[interface.inputs[name]][...] = array
         with self._model.failures_named():
-            self._model.session.run_with_iobinding(self._bindings[0])
-        self._bindings.reverse()
+            self._model.session.run_with_iobinding(self._bindings[self._steps % 2])
+        self._steps += 1
         outputs, spikes = (
             {name: self._made[tensor].copy() for name, tensor in tensors.items()}
             for tensors in (interface.outputs, self._spikes)
@@ -215,8 +218,13 @@ class OnnxStream:
         return Result(outputs, spikes)
 
     def _bind(self, batch: int) -> None:
-        """Make buffers for ``batch`` samples, states at rest, and bind them both ways round."""
-        self._batch, interface = batch, self._model.interface
+        """Set the states at rest, in the last run's buffers if they fit ``batch`` samples, else in new ones."""
+        interface = self._model.interface
+        if batch == self._batch:
+            for state in interface.states:
+                self._states[0][state.tensor][...] = state.rest
+            return
+        self._batch = batch
         self._given = self._buffers(interface.inputs.values())
         self._made = self._buffers([*interface.outputs.values(), *self._spikes.values()])
         self._states = [self._model.rest(batch), self._model.rest(batch)]
@@ -234,13 +242,6 @@ class OnnxStream:
         return {t: np.zeros((self._batch, *self._model.shape_of(t)), np.float32) for t in tensors}
 
 
-def _lead(session: Any, interface: Interface) -> list[int | None]:
-    """Return the sizes of the axes before those of the first input's node, None for open ones."""
-    name = next(iter(interface.inputs.values()))
-    (sizes,) = (port.shape for port in session.get_inputs() if port.name == name)
-    return [size if isinstance(size, int) else None for size in sizes[: interface.lead_axes]]
-
-
 def _filled(array: Floats, steps: int, batch: int | None) -> Floats:
     """Return ``array`` ``[T, B, ...]`` with zeros behind its steps and samples."""
     missing = steps - array.shape[0], (batch or array.shape[1]) - array.shape[1]
@@ -255,4 +256,4 @@ def _combine(parts: Sequence[Result], join: Callable[[list[Floats]], Floats]) ->
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,10 +1,13 @@
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.onnx import OnnxStream
 from stl_deploy.exporters.onnx.target import OnnxSession
-from stl_deploy.graph.run import run
+from stl_deploy.graph.program import Adaptation, Synapse
+from stl_deploy.graph.run import Stream, run
 from tests.exporters.onnx.nets import chain, digits, linear, neuron, spikes, write
 
 
@@ -49,6 +52,52 @@ def test_results_stay_when_further_steps_are_taken(tmp_path):
     expected = run(program, x, record=["lif1"])
     np.testing.assert_array_equal(np.stack([result.y for result in kept]), expected.y)
     np.testing.assert_array_equal(np.stack([result.recorded["lif1"] for result in kept]), expected.recorded["lif1"])
+
+
+@pytest.fixture(scope="module")
+def adapting(tmp_path_factory):
+    """A network with potentials, currents and adaptation, and its step form."""
+    fields = {"synapse": Synapse("euler", np.float32(0.5), None), "reset": "subtract"}
+    fields["adaptation"] = Adaptation(np.float32(0.5), np.float32(0.25))
+    weight = np.random.default_rng(0).integers(-2, 4, (8, 6)) / 4
+    program = chain((6,), linear(weight), neuron("adapting", **fields))
+    return program, write(program, tmp_path_factory.mktemp("adapting"), "step")
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 3)), max_size=20), st.integers(0, 2**16))
+def test_streams_of_a_file_share_nothing_over_resets_and_sizes(adapting, moves, seed):
+    """Two streams make the reference's spikes and states, and what they returned stays. A size of 0: a reset."""
+    program, model = adapting
+    rng = np.random.default_rng(seed)
+    streams = [(OnnxStream(model), Stream(program)) for _ in range(2)]
+    sizes, returned = [0, 0], []
+    for which, size in moves:
+        stream, reference = streams[which]
+        if size != sizes[which]:
+            stream.reset()
+            reference.reset()
+        sizes[which] = size
+        if not size:
+            continue
+        x = rng.integers(0, 2, (size, 6)).astype(np.float32)
+        returned.append((stream.step(x).y, reference.step(x).copy()))
+        x[...] = 7
+        states, wanted = stream._states[stream._steps % 2], reference._states["adapting"]
+        for kind in ("v", "i", "a"):
+            np.testing.assert_array_equal(states[f"state__adapting__{kind}"], getattr(wanted, kind))
+    for made, expected in returned:
+        np.testing.assert_array_equal(made, expected)
+
+
+def test_buffers_stay_over_resets(tmp_path):
+    stream = OnnxStream(write(digits(), tmp_path, "step"))
+    first = stream.step(spikes(2, 1, 6, 6)).y
+    buffers, bindings = stream._states, stream._bindings
+    stream.reset()
+    np.testing.assert_array_equal(stream.step(spikes(2, 1, 6, 6)).y, first)
+    assert stream._states is buffers
+    assert stream._bindings is bindings
 
 
 def test_a_session_multiplies_integers_where_sums_are_exact():
