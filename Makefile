@@ -71,8 +71,9 @@ triton: $(VENV)/.dev ## Triton, with which make test runs the CUDA kernels in it
 gpu-interpreted: triton ## the tests of the CUDA kernels alone, in Triton's interpreter
 	TRITON_INTERPRET=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/nn/test_cuda_scan.py
 
-published: $(VENV)/.dev ## networks of published neurons: captured, in both ONNX forms, costed
+published: $(VENV)/.dev ## published neurons and whole networks: captured, in ONNX, costed
 	$(BIN)/python -m benchmarks.published_neurons -o docs/measurements
+	$(BIN)/python -m benchmarks.published_networks -o docs/measurements
 
 conformance: $(VENV)/.dev ## what other frameworks mean by a NIR file; each gets an environment of its own
 	$(BIN)/python -m tests.conformance

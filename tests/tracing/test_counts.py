@@ -272,3 +272,20 @@ class Corrected(Counting):
 
 def test_counts_that_subtract_otherwise_where_they_are_large_are_a_cell() -> None:
     require_cell(Corrected(lambda v: torch.floor(v / THETA).clamp(0, 50)), X)
+
+
+def test_an_axis_of_one_step_may_stand_before_samples() -> None:
+    class OneStep(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.enter, self.out = nn.Linear(6, 8), nn.Linear(8, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            counts = torch.round(self.enter(x[None]).clamp(0, 4)) / 4
+            return self.out(counts)[0]
+
+    x = 4 * torch.rand(3, 6, generator=torch.Generator().manual_seed(1))
+    model = OneStep()
+    net = stl.capture(model, x, time="none")
+    np.testing.assert_allclose(net.simulate(x.numpy()).y[0], model(x).detach().numpy(), rtol=1e-5, atol=1e-6)

@@ -46,8 +46,11 @@ def module_currents(traced: Traced, values: Values) -> dict[str, Floats]:
 
 
 def _stacked(values: list[Tensor], node: Node) -> Floats:
-    """Return a node's values as ``[T, B, ...]``, where its first axis may hold others besides samples."""
+    """Return a node's values as ``[T, B, ...]``, where the axis of samples may hold others, and be behind some of 1."""
     full = np.broadcast_shapes(*(tuple(v.shape) for v in values))
     stacked: Floats = torch.stack([v.expand(full) for v in values]).float().numpy()
-    others = node.layout[0][1:] if node.layout and node.layout[0][:1] == (BATCH,) else ()
-    return stacked.reshape(len(values), -1, *others, *full[1:]) if others else stacked
+    layout = node.layout
+    while len(layout) > 1 and not layout[0]:
+        layout, full = layout[1:], full[1:]
+    others = layout[0][1:] if layout and layout[0][:1] == (BATCH,) else ()
+    return stacked.reshape(len(values), -1, *others, *full[1:])
