@@ -58,8 +58,7 @@ def measure(runtimes: Mapping[str, Path]) -> Iterator[dict[str, Any]]:
     """Yield rows of every network, form and runtime. runtimes: the Python of each."""
     for network, make in NETWORKS.items():
         program = make()
-        rng = np.random.default_rng(0)
-        x = (rng.random((STEPS, SAMPLES, *program.inputs[0].shape)) < 0.4).astype(np.float32)
+        x = drawn(program)
         own: dict[str, float] = {}
         for form, runtime in itertools.product((*FORMS, EXPORTED), runtimes):
             if (form == EXPORTED) != (runtime in OF_TORCH):
@@ -78,6 +77,12 @@ def measure(runtimes: Mapping[str, Path]) -> Iterator[dict[str, Any]]:
             elif "seconds" in result:
                 result["over_own"] = result["seconds"] / own[form]
             yield {"network": network, "form": form, "runtime": runtime, **result}
+
+
+def drawn(program: Program) -> Floats:
+    """Return random spikes ``[T, B, *shape]`` for a network."""
+    shape = (STEPS, SAMPLES, *program.inputs[0].shape)
+    return (np.random.default_rng(0).random(shape) < 0.4).astype(np.float32)
 
 
 def _exported(program: Program, x: Floats, runtime: str, python: Path, folder: Path) -> dict[str, Any]:
@@ -147,6 +152,8 @@ def _work(python: Path, runtime: str, folder: Path) -> dict[str, Any]:
         )
     except subprocess.TimeoutExpired:
         return {"failed": f"takes more than {_DEADLINE} s"}
+    if done.returncode < 0:
+        return {"failed": f"ends with signal {-done.returncode}"}
     if done.returncode:
         last = done.stderr.strip().splitlines()[-1:] or [f"ends with status {done.returncode}"]
         return {"failed": last[0][:500]}
@@ -198,7 +205,7 @@ def table(report: Mapping[str, Any]) -> str:
 
 def _cause(message: str) -> str:
     """The first line of a message, without the names of nodes and files in it."""
-    first = re.sub(r'node #\d+ "[^"]*"|/tmp/\S+: ', "", message.splitlines()[0])
+    first = re.sub(r"""node #\d+ "[^"]*"|for '[^']*' (?=in )|/tmp/\S+: """, "", message.splitlines()[0])
     return " ".join(first.split())[:160].replace("|", "/")
 
 

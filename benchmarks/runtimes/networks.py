@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from stl_deploy.graph.program import (
     Delay,
     Gather,
     Input,
+    Linear,
     MaxPool,
     Operand,
     Output,
@@ -148,6 +150,16 @@ def _captured() -> Program:
     return stl_deploy.capture(_Residual(), x, progress=False).program
 
 
+def _cells() -> Program:
+    """A Cell that reads its own spikes; the weights around it are rounded to quarters."""
+    program = cells.recurrent()
+    rounded = [
+        replace(node, weight=np.round(4 * node.weight) / 4) if isinstance(node, Linear) else node
+        for node in program.nodes
+    ]
+    return replace(program, nodes=tuple(rounded))
+
+
 NETWORKS: dict[str, Callable[[], Program]] = {
     "convolutions": digits,
     "pools": _pools,
@@ -158,5 +170,5 @@ NETWORKS: dict[str, Callable[[], Program]] = {
     "synapses, adaptation": _synapses,
     "ReLUs as counts": _counts,
     "attention, orders": _attention,
-    "cells": cells.recurrent,
+    "cells": _cells,
 }

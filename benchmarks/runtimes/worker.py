@@ -114,9 +114,14 @@ def executorch(folder: Path, spec: Any) -> Call:
     from executorch.runtime import Runtime
 
     exported = torch.export.load(folder / "model.pt2")
-    lowered = to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()]).to_executorch()
-    method = Runtime.get().load_program(lowered.buffer).load_method("forward")
-    return lambda arrays: [value.numpy() for value in method.execute([torch.from_numpy(array) for array in arrays])]
+    buffer = to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()]).to_executorch().buffer
+    program = Runtime.get().load_program(buffer)
+    method = program.load_method("forward")
+
+    def call(arrays: Arrays, _kept: Any = (buffer, program)) -> Arrays:  # which the method reads, but does not own
+        return [value.numpy() for value in method.execute([torch.from_numpy(array) for array in arrays])]
+
+    return call
 
 
 RUNTIMES = {

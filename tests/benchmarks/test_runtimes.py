@@ -10,12 +10,21 @@ from benchmarks.runtimes import __main__ as runtimes
 from benchmarks.runtimes.networks import NETWORKS
 from stl_deploy.graph import program as ir
 from stl_deploy.graph.cell import Cell
+from stl_deploy.graph.run import run
 
 
 def test_the_networks_have_every_kind_of_node_between_them():
     kinds = {type(node) for make in NETWORKS.values() for node in make().nodes}
     every = {kind for kind in vars(ir).values() if isinstance(kind, type) and issubclass(kind, ir.Node)}
     assert kinds == (every | {Cell}) - {ir.Node, ir.Norm}, "norms are folded before"
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_sums_of_the_networks_do_not_depend_on_their_order(network):
+    """Or a runtime that rounds where NumPy does not would look wrong."""
+    program = NETWORKS[network]()
+    x = runtimes.drawn(program)
+    np.testing.assert_array_equal(run(program, x).y, run(program, x, double=True).y)
 
 
 @pytest.mark.parametrize("form", runtimes.FORMS)
