@@ -217,8 +217,7 @@ def to_nir(nodes: tuple[ir.Node, ...], dialect: Dialect, metadata: Mapping[str, 
     for source, name in edges if len(set(edges)) < len(edges) else ():
         if edges.count((source, name)) > 1:
             raise CaptureError(
-                f"layer '{name}' reads '{source}' twice (of two steps?), and NIR lists an edge once; read each through "
-                "weights of its own, self.a(last) + self.b(before)",
+                f"layer '{name}' reads '{source}' twice (of two steps?), and NIR lists an edge once",
                 layer=name,
             )
     own = {"version": __version__, "dialect": None, **metadata} | {"dialect": dialect.written()}

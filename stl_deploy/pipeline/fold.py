@@ -169,7 +169,7 @@ def _starts_elsewhere(neuron: Neuron) -> bool:
 
 
 def _is_beyond_nir(node: Node) -> bool:
-    """Return whether a neuron adapts, counts or bounds currents as none of NIR does, or a reshape is no flattening."""
+    """Return whether a neuron does what none of NIR does, or a reshape is no flattening."""
     if isinstance(node, Reshape):
         return node.input_shape != node.shape and flattens(node.input_shape, node.shape) is None
     return isinstance(node, Neuron) and _is_neuron_beyond_nir(node)
@@ -178,4 +178,5 @@ def _is_beyond_nir(node: Node) -> bool:
 def _is_neuron_beyond_nir(neuron: Neuron) -> bool:
     bounds_currents = neuron.v_min is not None and not neuron.spiking
     counts = neuron.multi_spike and (neuron.rounding != "down" or neuron.decay is None)
-    return neuron.adaptation is not None or bounds_currents or counts
+    rises = neuron.offset is not None and neuron.decay is not None and bool(np.all(neuron.decay == 1))
+    return neuron.adaptation is not None or bounds_currents or counts or rises

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch.nn import functional
 from torch.nn.utils import parametrizations, parametrize, prune
 
 import stl_deploy as stl
-from stl_deploy.errors import CaptureError
+from stl_deploy.errors import CaptureError, UnsupportedError
 from stl_deploy.graph.program import Neuron, Product
 from stl_deploy.tracing import uncompiled
 
@@ -326,11 +327,23 @@ def test_a_potential_that_spikes_let_through() -> None:
 
 
 @pytest.mark.usefixtures("neurons_alone")
+def test_a_constant_on_a_potential_that_does_not_leak(tmp_path: Path) -> None:
+    """NIR has no node for it; a .program file and ONNX hold it."""
+    model = OwnNeuron(to_value(1.0, 0.05), torch.zeros(())).eval()
+    net = stl.capture(model, torch.rand(12, 4, 6))
+    unseen = torch.rand(20, 3, 6, generator=torch.Generator().manual_seed(1)) * 2
+    np.testing.assert_allclose(net.simulate(unseen.numpy()).y, model(unseen).detach().numpy(), rtol=1e-5, atol=1e-6)
+    net.export(tmp_path / "net.onnx")
+    with pytest.raises(UnsupportedError) as refused:
+        net.export(tmp_path / "net.nir")
+    assert refused.value.node == "lif1"
+
+
+@pytest.mark.usefixtures("neurons_alone")
 @pytest.mark.parametrize(
     ("step", "start", "reason"),
     [
         (to_value(torch.linspace(0.5, 1, 8)), torch.zeros(()), "has a decay of 1 beside others"),
-        (to_value(1.0, 0.05), torch.zeros(()), "adds a constant to a potential that does not leak"),
         (
             to_value(torch.tensor([0.0, 0.5]).repeat(4)),
             torch.tensor(0.1),

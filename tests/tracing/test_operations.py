@@ -323,7 +323,7 @@ def test_a_buffer_that_is_written_into_is_read_as_it_was() -> None:
         ),
         (
             of_spikes(lambda net, s: torch.stack([s[t] + s[max(t - 1, 0)] for t in range(len(s))])),
-            "reads '_to_copy' of step -1, for which there is no value; let states start from tensors",
+            "'add' reads step 0 of '_to_copy' in 'lif' in several steps",
         ),
         (lambda net, x: torch.logical_not(net.fc(x)).float(), "a spike is decided by one comparison"),
         (
@@ -348,7 +348,7 @@ def test_a_state_that_is_read_at_two_lags_is_refused() -> None:
             w, v = v, h * (1 - z)
         return torch.stack(found)
 
-    refused(body, "does not do the same at every step")
+    refused(body, "'add' reads step 1 of 'mul' in several steps")
 
 
 def test_a_state_may_start_from_nothing_of_the_input() -> None:

@@ -282,5 +282,5 @@ def test_one_layer_of_spikes_of_two_steps_is_captured(tmp_path: Path, *, own: bo
     with torch.no_grad():
         np.testing.assert_array_equal(net.simulate(unseen).y, model(unseen).numpy())
     if not own:
-        with pytest.raises(stl.UnsupportedError, match="layer 'one' reads 'lif1' twice"):
+        with pytest.raises(stl.UnsupportedError, match="reads spikes of several steps in a loop"):
             net.export(tmp_path / "net.nir")

@@ -342,7 +342,7 @@ def late_synapses(net: Written, x: Tensor, *, current_first: bool = False, bias:
 
 def test_a_bias_in_a_current_that_is_read_late() -> None:
     x, unseen = torch.cat((X, X)), torch.cat((UNSEEN, UNSEEN))
-    require_cell(Written(late_synapses), x, unseen)
+    require_close(late_synapses, x, unseen)
     require_close(lambda net, x: late_synapses(net, x, bias=False), x, unseen)
     require_close(lambda net, x: late_synapses(net, x, current_first=True), x, unseen)
 

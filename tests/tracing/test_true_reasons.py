@@ -181,3 +181,25 @@ def test_a_module_without_time_may_have_an_argument_for_state() -> None:
 
     x = torch.rand(4, 6) - 0.5
     np.testing.assert_array_equal(stl.capture(Timeless(), x, time="none").simulate(x.numpy()).y[0], torch.relu(2 * x))
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "stl_deploy.tracing.unrolling.rules.interpret",
+        "stl_deploy.tracing.layers.weights.Linear",
+    ],
+)
+def test_a_fault_of_captures_own_is_no_reason(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The words of an exception inside capture speak of nothing that the user wrote."""
+
+    def fails(*_: Any) -> Any:
+        raise StopIteration("'float' object has no attribute 'signal'")
+
+    monkeypatch.setattr(fault, fails)
+    with pytest.raises(CaptureError) as refused:
+        stl.capture(Neurons(_plain, 0.0), torch.rand(8, 3, 6))
+    assert refused.value.line is not None
+    assert "a form that capture does not read" in str(refused.value)
+    assert "StopIteration" not in str(refused.value)
+    assert "signal" not in str(refused.value)

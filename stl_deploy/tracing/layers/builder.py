@@ -22,7 +22,7 @@ from stl_deploy.tracing.recognition.populations import Fitted, compact
 from stl_deploy.tracing.recognition.readings import Population, read_core
 from stl_deploy.tracing.recognition.thresholds import constant_of, find_thresholds
 from stl_deploy.tracing.recognition.trial import fit_neuron, signals_of
-from stl_deploy.tracing.recording.remedies import SOFTMAX, no_form, unforeseen
+from stl_deploy.tracing.recording.remedies import NOT_READ, SOFTMAX, no_form
 from stl_deploy.tracing.recording.source_lines import Place, in_module
 from stl_deploy.tracing.unrolling.first_step import require_same_first_values
 from stl_deploy.tracing.unrolling.layout import BATCH, shape_of
@@ -283,9 +283,8 @@ class Builder(ProgramBuilder):
             terms = kind(self, signal)
         except StlDeployError:
             raise
-        except Exception as error:
-            why = f"'{signal.node.called}' is called in a form that capture does not read ({unforeseen(error)}"
-            raise refusal(signal, why) from None
+        except Exception:
+            raise refusal(signal, NOT_READ.format(signal.node.called)) from None
         for name in self.nodes:
             self.places.setdefault(name, signal.node.place)
         return terms

@@ -371,10 +371,7 @@ def prove_values(
     return compared, farthest
 
 
-_IN_EVERY_STEP = (
-    "; do the same at every step, the first one, too; where a loop delays spikes before a layer with a bias, delay by "
-    "F.pad and give it all steps at once: layer(F.pad(s, (0, 0, 0, 0, 2, 0))[:T])"
-)
+_IN_EVERY_STEP = "; do the same at every step, the first one, too"
 
 
 def require_near(

@@ -8,7 +8,6 @@ from importlib.metadata import PackageNotFoundError, version
 import numpy as np
 from torch import nn
 
-from stl_deploy._util.untrusted import one_line
 from stl_deploy.errors import GraphError
 from stl_deploy.graph.program import Neuron, Program
 
@@ -68,9 +67,7 @@ _INSTEAD = {
 }
 
 
-def unforeseen(error: Exception) -> str:
-    """Describe an error of capture's own code, for a refusal that names the user's line."""
-    return f"{type(error).__name__}: {one_line(error, 100)}); write it in another way, and please report it"
+NOT_READ = "'{}' is called in a form that capture does not read; write it in another way"
 
 
 def no_form(name: str) -> str:

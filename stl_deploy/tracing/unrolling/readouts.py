@@ -73,7 +73,7 @@ def ending(flow: Flow, nodes: Nodes, steps: int, *, sums: bool = False, fixed: b
     while (found := _over_time(node, nodes, steps, sums) or _last_of(node, nodes, steps)) is None:
         inner = [node_of_step for node_of_step in node.inputs if not node_of_step.constant]
         if node.name not in _AFFINE or len(inner) != 1:
-            raise _no_form(last if node.name in _AFFINE else node)
+            raise _no_form(last if node.name in _AFFINE else node, steps)
         tail.append(node)
         node = inner[0]
     rule, taken = found
@@ -307,8 +307,8 @@ def _last_of(last: Node, nodes: Nodes, steps: int) -> tuple[OverTime, tuple[Node
     return "last", _chain(last, nodes, steps) or tuple(same_line[-steps:])
 
 
-def _no_form(node: Node) -> CaptureError:
-    if node.name in COMPARES:
+def _no_form(node: Node, steps: int = 0) -> CaptureError:
+    if node.name in COMPARES and 0 <= node.latest < steps - 1:
         return CaptureError(
             f"'{node.called}'{in_module(node.place)} is the output, of another step than the last (delayed spikes?); "
             "return every step, [T, B, ...], and take the last of those",

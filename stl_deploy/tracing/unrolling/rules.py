@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 import torch
 
 from stl_deploy.errors import CaptureError
 from stl_deploy.tracing.recording.operations import Op, Value, map_tree
-from stl_deploy.tracing.recording.remedies import NORMS, SPREADS, no_form, unforeseen
+from stl_deploy.tracing.recording.remedies import NORMS, NOT_READ, SPREADS, no_form
 from stl_deploy.tracing.recording.source_lines import Place
 from stl_deploy.tracing.unrolling import along_time
 from stl_deploy.tracing.unrolling.addresses import by_addresses
@@ -73,8 +73,20 @@ def read(unroller: Unroller, ops: Sequence[Op], outputs: Sequence[Value]) -> Non
     them is ignored.
     """
     needed = _needed(ops, outputs)
+    last = {(op.place, op.name): op.args[_PRODUCTS[op.name]] for op in ops if op.name in _PRODUCTS}
+    unroller.arrivals.update(key for key, value in last.items() if not value.constant)
     unroller.readers.update(value for op in ops for value in op.inputs)
     unroller.readers.update(outputs)
+    _read(unroller, ops, needed)
+    while again := unroller.waiting & unroller.repeats:
+        unroller.arrivals -= again
+        _read(unroller, ops, needed)
+    if not all(unroller.flow(value).constant for value in outputs):
+        _require_arrivals(unroller.steps, [op for op in ops if op in needed and op.name in _PRODUCTS])
+
+
+def _read(unroller: Unroller, ops: Sequence[Op], needed: Set[Op]) -> None:
+    unroller.begin()
     for op in ops:
         if any(not value.constant and value not in unroller.flows for value in op.inputs):
             continue  # made of indices that no rule reads; who needs it is refused
@@ -88,8 +100,6 @@ def read(unroller: Unroller, ops: Sequence[Op], outputs: Sequence[Value]) -> Non
             unroller.flows[value] = flow
             if value.kept is not None:
                 unroller.keep(flow, value.kept)
-    if not all(unroller.flow(value).constant for value in outputs):
-        _require_arrivals(unroller.steps, [op for op in ops if op in needed and op.name in _PRODUCTS])
 
 
 def _require_arrivals(steps: int, layers: Sequence[Op]) -> None:
@@ -114,7 +124,7 @@ def _interpreted(unroller: Unroller, op: Op) -> list[Flow]:
     except CaptureError:
         raise
     except Exception as error:
-        raise refuse(f"'{op.name}' is called in a form that capture does not read ({unforeseen(error)}", op) from error
+        raise refuse(NOT_READ.format(op.name), op) from error
 
 
 def _needed(ops: Sequence[Op], outputs: Sequence[Value]) -> set[Op]:
@@ -132,8 +142,10 @@ def interpret(unroller: Unroller, op: Op) -> list[Flow]:
     """Return the outputs of an operation as flows; raise CaptureError, with its line, if it has no rule."""
     if "sparse" in op.name:
         raise refuse(no_form(op.name), op)
+    waits = _waits(unroller, op)
     pointwise = is_elementwise(op)
-    if all(value.constant for value in op.inputs) and (not pointwise or op.name == "index_put"):
+    folds = (not pointwise and not waits) or op.name == "index_put"
+    if folds and all(value.constant and unroller.flow(value).constant for value in op.inputs):
         return [unroller.constant(value.tensor()) for value in op.outputs]
     if not pointwise or not all(unroller.flow(value).constant for value in op.inputs):
         _require_known_options(op)
@@ -158,6 +170,23 @@ def interpret(unroller: Unroller, op: Op) -> list[Flow]:
     if op.name in ("sum", "mean", *_EXTREMES):
         return [_reduce(unroller, op)]
     return by_addresses(unroller, op)
+
+
+def _waits(unroller: Unroller, op: Op) -> bool:
+    """Return whether a layer reads a constant before anything arrives; give that samples, as every step has."""
+    key = op.place, op.name
+    if key not in unroller.arrivals:
+        return False
+    value = op.args[_PRODUCTS[op.name]]
+    flow = unroller.flow(value)
+    if not flow.constant or flow.timed or value.shape[0] != unroller.batch:
+        return False
+    tensor = flow.tensor.expand(value.shape)
+    if not torch.equal(tensor[:1].expand(value.shape), tensor):
+        return False
+    unroller.waiting.add(key)
+    unroller.flows[value] = Flow((unroller.nodes.constant(tensor[:1]),), ((BATCH,), *of_shape(value.shape[1:])))
+    return True
 
 
 def _require_known_options(op: Op) -> None:
@@ -257,7 +286,7 @@ def _keeps_steps_apart(op: Op, axis: int) -> bool:
 
 def _per_step(unroller: Unroller, op: Op, flow: Flow, layout: Layout, axis: int = 0) -> Flow:
     """The operation on each step. layout: of its output; axis: the one that holds time, where the input carries it."""
-    signal = next(value for value in op.inputs if not value.constant)
+    signal = op.args[_PRODUCTS.get(op.name, 0)]
     folded = layout[axis] if flow.timed else None
     step = tuple(tuple(f for f in dim if f != TIME) for dim in layout if axis == 0 or dim != (TIME,))
     delayed = any(node.constant for node in flow.nodes)
@@ -270,6 +299,8 @@ def _per_step(unroller: Unroller, op: Op, flow: Flow, layout: Layout, axis: int 
         each = Node(op.name, op.func, args, kwargs, step, op.outputs[0].dtype, op.place, 0, folded, axis, memory)
         # Behind a delay a layer makes its bias of nothing in the first steps, each of which does as the others do.
         made.append(unroller.nodes.make(each, (op, t) if delayed else None))
+        if made[-1] is not each:
+            unroller.repeats.add((op.place, op.name))
     return Flow(tuple(made), layout)
 
 

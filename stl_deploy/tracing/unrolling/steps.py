@@ -140,10 +140,13 @@ class _Folding:
             if a.constant and b.constant and (a is b or _equal(a, b)):
                 self.steady.add(a)
                 continue
-            if a is b and a.name == "input" and a is not reader and 0 <= a.latest < len(self.outputs) - 1:
+            if a is b and a is not reader and 0 <= a.latest < len(self.outputs) - 1:
+                of, instead = f"'{_called(a)}'", ""
+                if a.name == "input":
+                    of, instead = "x", ": apply to x before capture what several steps read of one"
                 raise CaptureError(
-                    f"'{_called(reader)}' reads step {a.latest} of x in several steps; a graph reads this step and "
-                    "those a number of steps before: apply to x before capture what several steps read of one",
+                    f"'{_called(reader)}' reads step {a.latest} of {of} in several steps; a graph reads this step and "
+                    f"those a number of steps before{instead}",
                     line=reader.place.line,
                 )
             if a is b or self.earlier.get(a) is b or self.start.get(a) is b:
@@ -177,9 +180,8 @@ class _Folding:
             )
         if a.constant and b.constant and reader is a:
             return CaptureError(
-                "before anything arrives, the first steps make other numbers than one another, by a bias behind a "
-                "delay; delay spikes by F.pad over time and give all steps to the layer at once: "
-                "layer(F.pad(s, (0, 0, 0, 0, 2, 0))[:T])",
+                "before anything arrives, the first steps make other numbers than one another, by a constant behind a "
+                "delay",
                 line=next((n.place.line for n in reversed(self.outputs) if n.place.line), None),
             )
         differing, line = reader if a.constant else a, a.place.line or reader.place.line or b.place.line
@@ -324,7 +326,7 @@ class _Folding:
         before: list[Node] = []
         node = chain_root
         earlier = self.earlier.get(node) or self.start.get(node)
-        if earlier is not None and not earlier.constant:
+        if earlier is not None and (not earlier.constant or self.depth(node) == 1):
             signal.first = earlier
             return
         while earlier is not None and earlier.constant:

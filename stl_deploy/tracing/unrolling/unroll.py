@@ -47,14 +47,30 @@ class Unroller:
 
     def __init__(self, steps: int, batch: int) -> None:
         self.steps, self.batch = steps, batch
+        self.inputs: list[tuple[Value, Layout, int | None]] = []
+        self.arrivals: set[tuple[Place, str]] = set()
+        """Lines and operations of layers at which input arrives in some step."""
+        self.readers: Counter[Value] = Counter()
+        """Number of operations of the run that read each value."""
+        self.begin()
+
+    def begin(self) -> None:
+        """Forget all but the inputs."""
         self.nodes = Nodes()
+        self.waiting: set[tuple[Place, str]] = set()
+        """Those of `arrivals` that read constants before."""
+        self.repeats: set[tuple[Place, str]] = set()
+        """Those that repeat what another line made in an earlier step."""
         self.flows: dict[Value, Flow] = {}
         self.nothing: set[Value] = set()
         """Values that are 0 because they are a value less itself."""
-        self.readers: Counter[Value] = Counter()
-        """Number of operations of the run that read each value."""
         self.contents: dict[Node, Any] = {}
         """Contents of nodes, in terms of those of which they move values."""
+        for value, layout, step in self.inputs:
+            numbers = list(range(self.steps)) if axis_of(layout, TIME) is not None else [step]
+            bare = without_time(layout)
+            made = tuple(self.nodes.make(Node("input", None, (t,), {}, bare, value.dtype)) for t in numbers)
+            self.flows[value] = Flow(made, layout)
 
     def sizes(self, *flows: Flow) -> Sizes:
         """Return the numbers of steps and samples in these flows."""
@@ -81,10 +97,7 @@ class Unroller:
 
     def input(self, value: Value, layout: Layout, step: int | None = None) -> None:
         """Declare an input: of every step (time is in its layout), of one ``step``, or the same at all (None)."""
-        numbers = list(range(self.steps)) if axis_of(layout, TIME) is not None else [step]
-        bare = without_time(layout)
-        made = tuple(self.nodes.make(Node("input", None, (t,), {}, bare, value.dtype)) for t in numbers)
-        self.flows[value] = Flow(made, layout)
+        self.inputs.append((value, layout, step))
 
     def keep(self, flow: Flow, kept: Tensor) -> None:
         """Remember a value's recorded content."""
