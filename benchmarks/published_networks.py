@@ -178,9 +178,9 @@ _BESIDES = (
     "",
     "Measured once, on the authors' own files: Spikformer of 9.3 M weights (384 channels, four blocks, CIFAR-10) was",
     "captured in 89 s and 5.4 GB. One of 11,599,872 spikes differs where each layer gets the module's spikes; end to",
-    "end 353,781 do, as it moves later ones. ONNX is refused for the same reason: the first of 353,816 is half",
+    "end 353,781 do, as it moves later ones. In ONNX Runtime 353,816 differ, the first of them half",
     "a unit in the last place from its threshold. adLIF with negative feedback, drawn as before training, amplifies",
-    "rounding: 14,296 of 819,200 spikes differ from the module's, 13,251 in ONNX, whose export is refused. QKFormer's",
+    "rounding: 14,296 of 819,200 spikes differ from the module's, 13,251 in ONNX Runtime. QKFormer's",
     "file for CIFAR-10 lets neurons run over samples as if they were steps (`proj_lif` of its third stage), which",
     "capture refuses.",
 )

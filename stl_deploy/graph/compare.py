@@ -97,7 +97,7 @@ class RunParity:
     """One run against another, ``against``: its spiking nodes in graph order, and its outputs.
 
     states: potentials and currents of both runs. required: every spike, and every state, must agree.
-    is_rounding: the outputs of a network without spikes differ by no more than `ROUNDING`.
+    is_rounding: off exact grids, what differs is explained by rounding: see `up_to_rounding`.
     artifact: its path, as it was given; backend: the runner.
     """
 
@@ -133,23 +133,28 @@ class RunParity:
     def exact(self) -> bool:
         """Whether every spiking node was compared and spikes alike.
 
-        Without spiking nodes, every output must be equal, or up to rounding (`up_to_rounding`). No state differs.
+        Without spiking nodes, every output must be equal. No state differs. Or all up to rounding (`up_to_rounding`).
         """
         if self.is_rounding:
-            return all(node.compared for node in self.outputs) and not any(node.differing for node in self.states)
+            steady = bool(self.nodes) or not any(node.differing for node in self.states)
+            return steady and all(node.compared for node in self.nodes or self.outputs)
         return all(node.compared and not node.differing for node in (*(self.nodes or self.outputs), *self.states))
 
-    def up_to_rounding(self, expected: Arrays) -> RunParity:
-        """Accept outputs that differ by at most `ROUNDING`, with a note; for networks without spiking nodes.
+    def up_to_rounding(self, expected: Arrays, *, by_layer: bool) -> RunParity:
+        """Accept what rounding explains, with a note.
 
-        expected: outputs of the reference.
+        expected: outputs of the reference, from which those of a network without spiking nodes may differ by at most
+        `ROUNDING`. by_layer: whether spikes move by rounding, see `stl_deploy.graph.by_layer.moves_by_rounding`.
         """
-        differing = [node for node in self.outputs if node.differing]
-        if self.nodes or not differing:
+        if self.nodes and not by_layer:
             return self
-        if not all(node.largest <= ROUNDING * _largest_finite(expected[node.node]) for node in differing):
-            return self
-        note = f"outputs differ by rounding, by at most {max(node.largest for node in differing):.2g}"
+        if self.nodes:
+            note = f"{self.differing:,} spikes differ by rounding: on the run's own, each layer parts at its thresholds"
+        else:
+            differing = [node for node in self.outputs if node.differing]
+            if not all(node.largest <= ROUNDING * _largest_finite(expected[node.node]) for node in differing):
+                return self
+            note = f"outputs differ by rounding, by at most {max(node.largest for node in differing):.2g}"
         return replace(self, is_rounding=True, note=f"{self.note}; {note}" if self.note else note)
 
     @property

@@ -28,6 +28,7 @@ from stl_deploy.exporters.targets import (
     registry,
     why_unavailable,
 )
+from stl_deploy.graph.by_layer import moves_by_rounding
 from stl_deploy.graph.check import require_taken
 from stl_deploy.graph.compare import MODEL_NAMES, FiringRates, RunParity, compare
 from stl_deploy.graph.exact import prove_exact
@@ -176,8 +177,11 @@ class ParityBench:
         parity = compare(
             self.program, expected, result, name, x=x, near=near, against=self.name, accuracy=right, **about
         )
-        if not self.program.compared and not all(proof.exact for proof in prove_exact(self.program)):
-            parity = parity.up_to_rounding(expected.outputs)  # their sums depend on their order, as `check` warns
+        if parity.required and not parity.exact and not all(proof.exact for proof in prove_exact(self.program)):
+            # Sums depend on their order, as `check` warns.
+            recorded = all(node.compared for node in parity.nodes)
+            by_layer = bool(parity.nodes) and recorded and moves_by_rounding(self.program, result.recorded, x)
+            parity = parity.up_to_rounding(expected.outputs, by_layer=by_layer)
         self.runs.append(parity)
 
     def artifact(

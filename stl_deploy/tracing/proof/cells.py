@@ -8,13 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
-
+from stl_deploy.graph.by_layer import arriving_at_cell, by_name, cell_run
 from stl_deploy.graph.cell import Cell, sequence
-from stl_deploy.graph.margins import cell_margins
-from stl_deploy.graph.program import Floats, Output, Program
+from stl_deploy.graph.program import Floats, Program
 from stl_deploy.graph.run import NetworkInput
-from stl_deploy.tracing.proof.layers_and_ends import MAX_ROUNDING, LayerProof, arriving_at, by_name, require_near
+from stl_deploy.tracing.proof.layers_and_ends import MAX_ROUNDING, LayerProof, require_near
 from stl_deploy.tracing.recording.source_lines import Place
 
 
@@ -44,23 +42,13 @@ def _prove(
 ) -> LayerProof:
     expected = given[cell.name].reshape(*currents.shape[:2], -1)
     inexact = tuple(dict.fromkeys(operation.op for operation in cell.inexact))
-    spikes, line = cell.fires, places[cell.name].line if cell.name in places else None
-    made = sequence(cell, currents).reshape(expected.shape)
+    line = places[cell.name].line if cell.name in places else None
     if not inexact:
         what = f"Cell '{cell.name}' of the module's currents"
+        made = sequence(cell, currents).reshape(expected.shape)
         require_near(what, cell.name, made, expected, 0, line=line)
-    apart = [
-        arriving_at(program, Output(name="arriving", shape=shape, operands=(operand,)), given)
-        for operand, shape in zip(cell.operands, cell.operand_shapes, strict=True)
-    ]
-    arriving = np.concatenate([part.reshape(*part.shape[:2], -1) for part in apart], axis=2)
+    arriving = arriving_at_cell(program, cell, given)
     require_near(f"what arrives at '{cell.name}'", cell.name, arriving, currents, MAX_ROUNDING, line=line)
-    made = sequence(cell, arriving).reshape(expected.shape)[..., spikes]
-    margins = np.stack([step.reshape(len(step), -1) for step in cell_margins(cell, arriving)])
-    nearest = np.fmin.accumulate(margins, axis=0)[..., spikes]
-    unequal = made != expected[..., spikes]
-    farthest = float(nearest[unequal].max()) if unequal.any() else None
-    rate = float(expected[..., spikes].mean()) if spikes.any() else 0.0
-    return LayerProof(
-        cell.name, unequal.size, int(unequal.sum()), float(margins.min(initial=np.inf)), farthest, rate, inexact
-    )
+    own, spikes = cell_run(cell, arriving, expected), expected[..., cell.fires]
+    rate = float(spikes.mean()) if spikes.size else 0.0
+    return LayerProof(cell.name, spikes.size, own.differing, own.nearest, own.farthest, rate, inexact)

@@ -11,14 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stl_deploy._util.reachable import reachable
 from stl_deploy._util.tables import html_table
 from stl_deploy._util.units import counted
 from stl_deploy.errors import CaptureError
-from stl_deploy.graph import neurons
+from stl_deploy.graph.by_layer import MAX_ULP, arriving_at, by_name, neuron_run
 from stl_deploy.graph.compare import Tally, fired, rate_warnings
-from stl_deploy.graph.margins import nearest_level
-from stl_deploy.graph.program import Floats, Input, Neuron, Node, Operand, Output, Program
+from stl_deploy.graph.program import Floats, Neuron, Operand, Output, Program
 from stl_deploy.graph.run import NetworkInput, run
 from stl_deploy.tracing import Time
 from stl_deploy.tracing.proof.replay import Values, replay
@@ -30,8 +28,6 @@ from stl_deploy.tracing.trace import Traced, record_steps, steps_of
 from stl_deploy.tracing.unrolling.layout import BATCH, axis_of
 from stl_deploy.tracing.unrolling.steps import Ref, Signal, Steps
 
-MAX_ULP = 64
-"""Largest distance of a folded layer's potential from its threshold where spikes differ, in units in the last place."""
 MAX_ROUNDING, MAX_COARSE_ROUNDING = 1e-3, 0.02
 """Largest difference of a folded output from the module's, relative to the largest; and in half precision."""
 _READ: Mapping[Time, str] = {
@@ -305,31 +301,10 @@ def prove_layers(
 def _prove_layer(
     program: Program, layer: Neuron, given: Mapping[str, Floats], places: Mapping[str, Place]
 ) -> LayerProof:
-    arriving = arriving_at(program, layer, given)
-    expected = given[layer.name]
-    state = neurons.NeuronState(layer, expected.shape[1])
-    out = np.empty(expected.shape[1:], np.float32)
-    assert layer.threshold is not None
-    largest = np.abs(arriving).max(initial=np.finfo(np.float32).tiny)
-    unit = np.spacing(np.where(layer.threshold == 0, largest, np.abs(layer.threshold)))
-    parted = np.zeros(expected.shape[1:], bool)
-    differing, nearest, farthest = 0, np.inf, None
-    for t in range(len(expected)):
-        state.charge(arriving[t])
-        level = nearest_level(state)
-        distance = np.abs(state.v - level) / np.maximum(unit, np.spacing(np.abs(level)))
-        state.release(out)
-        unequal = out != expected[t]
-        nearest = min(nearest, float(distance[~parted].min(initial=np.inf)))
-        differing += int(unequal.sum())
-        first = unequal & ~parted
-        if first.any():
-            farthest = max(farthest or 0.0, float(distance[first].max()))
-            if farthest > MAX_ULP:
-                at = np.unravel_index(int(np.where(first, distance, -1).argmax()), distance.shape)
-                raise _apart(layer, t, tuple(int(i) for i in at), farthest, places.get(layer.name))
-        parted |= unequal
-    return LayerProof(layer.name, expected.size, differing, nearest, farthest, float(expected.mean()))
+    own, expected = neuron_run(program, layer, given), given[layer.name]
+    if own.farthest is not None and own.farthest > MAX_ULP:
+        raise _apart(layer, own.step, own.at, own.farthest, places.get(layer.name))
+    return LayerProof(layer.name, expected.size, own.differing, own.nearest, own.farthest, float(expected.mean()))
 
 
 def _apart(layer: Neuron, step: int, at: tuple[int, ...], ulp: float, place: Place | None) -> CaptureError:
@@ -394,29 +369,6 @@ def require_near(
         step=step,
         neuron=tuple(at),
     )
-
-
-def by_name(program: Program, x: NetworkInput) -> Mapping[str, Floats]:
-    """Return the input's arrays by the names of its nodes."""
-    return x if isinstance(x, Mapping) else {program.inputs[0].name: x}
-
-
-def arriving_at(program: Program, layer: Node, given: Mapping[str, Floats]) -> Floats:
-    """Return a layer's input when every spiking layer before it spikes as ``given``."""
-
-    def cut(name: str) -> Node:
-        node = program.by_name[name]
-        return Input(name=name, shape=node.shape, operands=()) if name in given else node
-
-    starts = (source.node for source in layer.operands)
-    needed = {n: cut(n) for n in reachable(starts, lambda n: (source.node for source in cut(n).operands))}
-    output = Output(name="arriving", shape=layer.shape, operands=layer.operands)
-    while output.name in needed:
-        output = replace(output, name=output.name + "_")
-    order: list[Node] = [node for node in needed.values() if isinstance(node, Input)]
-    order += [needed[node.name] for node in program.nodes if node.name in needed and node.name not in given]
-    part = Program((*order, output), program.dt)
-    return run(part, {node.name: given[node.name] for node in part.inputs}).y
 
 
 def end_to_end(program: Program, spikes: Mapping[str, Floats], x: NetworkInput) -> dict[str, int]:
