@@ -196,7 +196,7 @@ class OnnxStream:
 
         Returns arrays ``[B, *shape]``. Raises InputError if x does not fit, or B changed since the last reset.
         """
-        several = {name: array[None] for name, array in x.items()} if isinstance(x, Mapping) else x[None]
+        several = {name: array[None] for name, array in x.items()} if isinstance(x, Mapping) else np.asarray(x)[None]
         return self.advance({name: as_floats(array[0]) for name, array in self._model.match(several).items()})
 
     def advance(self, arrays: Mapping[str, Floats]) -> Result:

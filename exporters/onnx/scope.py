@@ -125,16 +125,12 @@ class Scope:
             self._numbers[float(value)] = self.weight(label, value)
         return self._numbers[float(value)]
 
-    def rename_last(self, value: str, name: str) -> bool:
-        """Let the last operator put out ``name`` in place of ``value``; False, and no change, if it makes another."""
-        if not self.nodes or list(self.nodes[-1].output) != [value]:
-            return False
-        self.nodes[-1].output[0] = name
-        return True
-
     def named(self, value: str, name: str | None) -> str:
-        """Return ``value``, which the last operator puts out, under ``name`` if there is one."""
-        return name if name is not None and self.rename_last(value, name) else value
+        """Return ``value`` under ``name`` if there is one and the last operator puts the value out, else as it is."""
+        if name is None or not self.nodes or list(self.nodes[-1].output) != [value]:
+            return value
+        self.nodes[-1].output[0] = name
+        return name
 
     def cast(self, value: str, kind: int, label: str) -> str:
         """Add a Cast to the type ``kind``; return its output's name."""

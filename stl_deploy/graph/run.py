@@ -377,10 +377,13 @@ class Stream:
         x = x if self._given is None else self._given(x)
         single = {name: a[None] for name, a in x.items()} if isinstance(x, Mapping) else np.asarray(x)[None]
         try:
-            arrays = {name: as_floats(array[0]) for name, array in match_inputs(self.program, single).items()}
+            matched = match_inputs(self.program, single)
         except InputError as error:
             raise InputError(f"step takes one step, [B, ...], and adds the axis of time: {error}") from None
-        return self._advance(arrays)
+        outputs = self._advance({name: np.array(array[0], np.float32) for name, array in matched.items()})
+        return {
+            name: np.array(y) for name, y in outputs.items()
+        }  # delays keep arrays, which are the caller's to change
 
     def _advance(self, arrays: Mapping[str, Floats]) -> dict[str, Floats]:
         """Return every output of one step with an array of its shape for every Input node."""

@@ -113,9 +113,9 @@ def dense(node: Conv | Linear | Pool) -> Linear:
     """
     count, made = prod(node.input_shape), prod(node.shape)
     _require_size(count * made)
-    alone = replace(node, operands=(Operand("x"),))
+    alone = replace(node, name="layer", operands=(Operand("x"),))
     inner: tuple[Node, ...] = (Input(name="x", shape=node.input_shape, operands=()), alone)
-    program = Program((*inner, Output(name="y", shape=node.shape, operands=(Operand(node.name),))), 1.0)
+    program = Program((*inner, Output(name="y", shape=node.shape, operands=(Operand("layer"),))), 1.0)
     units = np.eye(count, dtype=np.float32).reshape(1, count, *node.input_shape)
     bias = run(program, np.zeros((1, 1, *node.input_shape), np.float32)).y.reshape(made)
     if not isinstance(alone, Pool):
