@@ -9,9 +9,14 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from stl_deploy._util.reachable import reachable
 from stl_deploy.errors import StlDeployError
-from stl_deploy.graph.program import DT, Floats, Input, Neuron, Operand, Output, Program, Shape
+from stl_deploy.graph.cell import Cell
+from stl_deploy.graph.program import DT, Floats, Input, Neuron, Node, Operand, Output, Program, Shape
+from stl_deploy.graph.run import run
+from stl_deploy.graph.segments import ordered
 from stl_deploy.passes.base import later
 from stl_deploy.tracing.layers.draft import Operands, ProgramBuilder
 from stl_deploy.tracing.recognition.cores import Recurrence, find_cores
@@ -63,6 +68,10 @@ def _recursion(calls: int) -> Iterator[None]:
         yield
     finally:
         sys.setrecursionlimit(limit)
+
+
+_ROUNDED = 1e-5
+"""Share of a layer's largest output that kernels may round."""
 
 
 _HOMOGENEOUS = (
@@ -181,7 +190,10 @@ class Builder(ProgramBuilder):
         if outside and _was_zero(signal, lag):
             return later(self._signal(signal, 0), lag)
         self._require_start(signal, lag)
-        return self._signal(signal, lag)
+        terms = self._signal(signal, lag)
+        if outside and not signal.before and bool(self._at_rest(terms).any()):
+            return later(self._signal(signal, 0), lag)  # step 0 of the code has nothing in its place, so no bias either
+        return terms
 
     def _require_start(self, signal: Signal, lag: int) -> None:
         """Raise CaptureError for arithmetic whose values before step 0 are not those of what it reads then.
@@ -346,8 +358,11 @@ class Builder(ProgramBuilder):
         self._compared |= signals_of(population)
         self.nodes[name] = replace(fitted.neuron, name=name)  # so that a loop finds it
         sources: list[Operand] = []
-        for ref, gain in zip(population.currents, fitted.gains, strict=True):
+        late: list[tuple[Ref, Tensor, Operands]] = []
+        for ref, gain, factor in zip(population.currents, fitted.gains, population.gains, strict=True):
             terms = self.widened(self.read(ref), self.shape(ref.signal), fitted.neuron.shape)
+            if ref.lag and ref.signal not in self._core_of:
+                late.append((ref, factor, terms))
             sources += self.scaled(terms, gain, fitted.neuron.shape, name)
         if not sources:
             raise refusal(
@@ -362,11 +377,47 @@ class Builder(ProgramBuilder):
         start = (
             start_before(population, self._shift, self._core_of.keys() | self.apart)
             if self._shift
-            else fitted.neuron.v_start
+            else self._compensated(population, fitted.neuron.v_start, late)
         )
         self.nodes[name] = replace(fitted.neuron, name=name, operands=tuple(sources), v_start=start)
         if core.threshold is not None:
             self.stands_for(name, core.threshold.signal)
+
+    def _compensated(
+        self, population: Population, start: Floats | None, late: list[tuple[Ref, Tensor, Operands]]
+    ) -> Floats | None:
+        """Return the start with which step 0 is the module's, whatever late layers put out there (a bias).
+
+        late: currents of earlier steps, their gains and sources. ``start`` counts each as the module's value before
+        step 0, or as 0 where the run shows none.
+        """
+        extra, largest = torch.zeros((), dtype=torch.float64), 0.0
+        for ref, gain, terms in late:
+            counted = ref.signal.before[ref.lag - 1].tensor if len(ref.signal.before) >= ref.lag else None
+            put_out = gain * torch.from_numpy(self._at_rest(terms).astype(np.float64))
+            extra = extra + put_out - (0 if counted is None else gain * counted.double())
+            largest = max(largest, float(put_out.abs().max()))
+        if float(extra.abs().max()) <= _ROUNDED * largest:
+            return start
+        if not bool(population.decay.all()):
+            raise NoNeuronError(population.state)
+        shape = shape_of(population.state.node.layout, {BATCH: 1})[1:]
+        before = torch.zeros(()) if start is None else torch.from_numpy(np.asarray(start, np.float64))
+        return compact(before - extra / population.decay, shape)
+
+    def _at_rest(self, terms: Operands) -> Floats:
+        """Return what layers ``[1, *shape]`` put out in step 0 if nothing came before it: their biases, or 0."""
+
+        def cut(name: str) -> Node:
+            node = self.nodes[name]
+            is_end = isinstance(node, Neuron | Cell | Input)
+            return Input(name=name, shape=node.shape, operands=()) if is_end else node
+
+        named = (source.node for source in terms)
+        layers = {name: cut(name) for name in reachable(named, lambda name: (s.node for s in cut(name).operands))}
+        end = Output(name="", shape=layers[terms[0].node].shape, operands=terms)
+        program = Program((*ordered(layers), end), DT)
+        return run(program, {node.name: np.zeros((1, 1, *node.shape), np.float32) for node in program.inputs}).y[0]
 
     def _own(self, name: str, fitted: Fitted) -> Operands:
         """Return the neuron's own spikes, one step late, if it reads them."""
