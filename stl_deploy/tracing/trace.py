@@ -20,7 +20,6 @@ from stl_deploy.tracing.recording.source_lines import Place
 from stl_deploy.tracing.recording.watched import leaves
 from stl_deploy.tracing.unrolling.nodes import Node
 from stl_deploy.tracing.unrolling.readouts import Ending, ending
-from stl_deploy.tracing.unrolling.starts import start_layers
 from stl_deploy.tracing.unrolling.steps import FEWEST, Ref, Signal, Steps, fold_steps
 
 RECORDED = 32
@@ -67,7 +66,6 @@ def trace(model: nn.Module, x: Tensor, call: Call) -> Traced:
         if longer is not None and longer.readout.start == end.readout.start + 1:  # the last steps, however many
             end = end._replace(readout=replace(end.readout, start=end.readout.start - length))
     steps = one_step(end.nodes)
-    start_layers(steps)
     layers = to_layers(steps)
     return Traced(
         call,
@@ -90,7 +88,6 @@ def trace(model: nn.Module, x: Tensor, call: Call) -> Traced:
 def require_drawn_starts(model: nn.Module, x: Tensor, traced: Traced) -> None:
     """Raise CaptureError unless the random numbers that are 0 in a traced step are only what its states start from."""
     steps = one_step(record_steps(model, x, replace(traced.call, drawn=1.0))[1].nodes)
-    start_layers(steps)
     ones, zeros = (list(map(_constants, each.signals)) for each in (steps, traced.steps))
     same = len(ones) == len(zeros) and all(map(_are_equal, ones, zeros))
     if not same:
