@@ -417,7 +417,9 @@ class Builder(ProgramBuilder):
         layers = {name: cut(name) for name in reachable(named, lambda name: (s.node for s in cut(name).operands))}
         end = Output(name="", shape=layers[terms[0].node].shape, operands=terms)
         program = Program((*ordered(layers), end), DT)
-        return run(program, {node.name: np.zeros((1, 1, *node.shape), np.float32) for node in program.inputs}).y[0]
+        x = {node.name: np.zeros((1, 1, *node.shape), np.float32) for node in program.inputs}
+        put_out: Floats = run(program, x).y[0]
+        return put_out
 
     def _own(self, name: str, fitted: Fitted) -> Operands:
         """Return the neuron's own spikes, one step late, if it reads them."""
