@@ -6,17 +6,20 @@ layer differs at its thresholds alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stl_deploy._util.reachable import reachable
 from stl_deploy.graph.cell import Cell, sequence
 from stl_deploy.graph.margins import cell_margins, nearest_level
 from stl_deploy.graph.neurons import NeuronState
-from stl_deploy.graph.program import Floats, Input, Neuron, Node, Output, Program
+from stl_deploy.graph.program import DT, Floats, Gather, Input, Neuron, Node, Operand, Output, Program, Shape
 from stl_deploy.graph.run import NetworkInput, run
+from stl_deploy.graph.segments import ordered
 
 MAX_ULP = 64
 """Largest distance of a potential from its threshold where rounding moves a spike, in units in the last place."""
@@ -44,16 +47,25 @@ def moves_by_rounding(program: Program, spikes: Mapping[str, Floats], x: Network
     spikes: ``[T, B, *shape]`` of every node of ``program.compared``, by name.
     """
     given = {**spikes, **by_name(program, x)}
-    farthest = (_farthest(program, layer, given) for layer in program.compared)
-    return all(distance <= MAX_ULP for distance in farthest)
+    farthest = (_run_of(program, layer, given).farthest for layer in program.compared)
+    return all(distance is None or distance <= MAX_ULP for distance in farthest)
 
 
-def _farthest(program: Program, layer: Node, given: Mapping[str, Floats]) -> float:
+def _run_of(program: Program, layer: Node, given: Mapping[str, Floats]) -> LayerRun:
+    """Run a layer that is compared: neurons, a Cell, or the spikes that a Gather takes of a Cell's outputs."""
     if isinstance(layer, Neuron):
-        return neuron_run(program, layer, given).farthest or 0.0
-    if not isinstance(layer, Cell):
-        return 0.0
-    return cell_run(layer, arriving_at_cell(program, layer, given), given[layer.name]).farthest or 0.0
+        return neuron_run(program, layer, given)
+    expected = given[layer.name]
+    if isinstance(layer, Gather):
+        (source,) = layer.operands
+        cell, places = program.by_name[source.node], layer.indices.reshape(-1)
+        if source.delay or (places < 0).any():
+            return LayerRun(expected.size, np.inf, np.inf)  # not known, so no rounding
+    else:
+        cell, places = layer, np.arange(expected[0, 0].size)
+    assert isinstance(cell, Cell)
+    spikes = expected.reshape(*expected.shape[:2], -1)
+    return cell_run(cell, arriving_at_cell(program, cell, given), spikes, places)
 
 
 def neuron_run(program: Program, layer: Neuron, given: Mapping[str, Floats]) -> LayerRun:
@@ -84,12 +96,11 @@ def neuron_run(program: Program, layer: Neuron, given: Mapping[str, Floats]) -> 
     return done
 
 
-def cell_run(cell: Cell, arriving: Floats, expected: Floats) -> LayerRun:
-    """Run a Cell on flat operands ``[T, B, values]``; of its outputs those that are integers are spikes."""
-    flat = (*arriving.shape[:2], -1)
-    unequal = (sequence(cell, arriving).reshape(flat) != expected.reshape(flat))[..., cell.fires]
+def cell_run(cell: Cell, arriving: Floats, spikes: Floats, places: NDArray[Any]) -> LayerRun:
+    """Run a Cell on flat operands ``[T, B, values]``; spikes: ``[T, B, places]``, of these places of its output."""
+    unequal = sequence(cell, arriving).reshape(*arriving.shape[:2], -1)[..., places] != spikes
     margins = np.stack([step.reshape(len(step), -1) for step in cell_margins(cell, arriving)])
-    nearest = np.fmin.accumulate(margins, axis=0)[..., cell.fires]
+    nearest = np.fmin.accumulate(margins, axis=0)[..., places]
     farthest = float(nearest[unequal].max()) if unequal.any() else None
     return LayerRun(int(unequal.sum()), float(margins.min(initial=np.inf)), farthest)
 
@@ -110,17 +121,20 @@ def arriving_at_cell(program: Program, cell: Cell, given: Mapping[str, Floats]) 
 
 def arriving_at(program: Program, layer: Node, given: Mapping[str, Floats]) -> Floats:
     """Return a layer's input when every spiking layer before it spikes as ``given``."""
+    part = sum_behind(program.by_name, layer.operands, layer.shape, given.__contains__)
+    return run(part, {node.name: given[node.name] for node in part.inputs}).y
+
+
+def sum_behind(
+    nodes: Mapping[str, Node], operands: Sequence[Operand], shape: Shape, is_given: Callable[[str], bool]
+) -> Program:
+    """Return the Program of a sum of operands alone, up to nodes whose values are given, which become its inputs."""
 
     def cut(name: str) -> Node:
-        node = program.by_name[name]
-        return Input(name=name, shape=node.shape, operands=()) if name in given else node
+        node = nodes[name]
+        return Input(name=name, shape=node.shape, operands=()) if is_given(name) else node
 
-    starts = (source.node for source in layer.operands)
-    needed = {n: cut(n) for n in reachable(starts, lambda n: (source.node for source in cut(n).operands))}
-    output = Output(name="arriving", shape=layer.shape, operands=layer.operands)
-    while output.name in needed:
-        output = replace(output, name=output.name + "_")
-    order: list[Node] = [node for node in needed.values() if isinstance(node, Input)]
-    order += [needed[node.name] for node in program.nodes if node.name in needed and node.name not in given]
-    part = Program((*order, output), program.dt)
-    return run(part, {node.name: given[node.name] for node in part.inputs}).y
+    starts = (source.node for source in operands)
+    needed = {name: cut(name) for name in reachable(starts, lambda name: (s.node for s in cut(name).operands))}
+    end = Output(name="", shape=shape, operands=tuple(operands))  # no node has this name
+    return Program((*ordered(needed), end), DT)

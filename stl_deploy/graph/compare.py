@@ -133,11 +133,11 @@ class RunParity:
     def exact(self) -> bool:
         """Whether every spiking node was compared and spikes alike.
 
-        Without spiking nodes, every output must be equal. No state differs. Or all up to rounding (`up_to_rounding`).
+        Without spiking nodes, every output must be equal. Either up to rounding (`up_to_rounding`); no state differs.
         """
         if self.is_rounding:
-            steady = bool(self.nodes) or not any(node.differing for node in self.states)
-            return steady and all(node.compared for node in self.nodes or self.outputs)
+            compared = all(node.compared for node in self.nodes or self.outputs)
+            return compared and not any(node.differing for node in self.states)
         return all(node.compared and not node.differing for node in (*(self.nodes or self.outputs), *self.states))
 
     def up_to_rounding(self, expected: Arrays, *, by_layer: bool) -> RunParity:
@@ -146,12 +146,12 @@ class RunParity:
         expected: outputs of the reference, from which those of a network without spiking nodes may differ by at most
         `ROUNDING`. by_layer: whether spikes move by rounding, see `stl_deploy.graph.by_layer.moves_by_rounding`.
         """
-        if self.nodes and not by_layer:
+        differing = [node for node in self.outputs if node.differing]
+        if not (by_layer if self.nodes else differing):
             return self
         if self.nodes:
             note = f"{self.differing:,} spikes differ by rounding: on the run's own, each layer parts at its thresholds"
         else:
-            differing = [node for node in self.outputs if node.differing]
             if not all(node.largest <= ROUNDING * _largest_finite(expected[node.node]) for node in differing):
                 return self
             note = f"outputs differ by rounding, by at most {max(node.largest for node in differing):.2g}"

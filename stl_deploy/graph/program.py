@@ -333,9 +333,8 @@ class Program:
         for node in self.nodes:
             for source in node.operands:
                 if not source.delay and source.node not in before and source.node in self.by_name:
-                    raise GraphError(
-                        f"reads '{source.node}' of the same step, not before it", node=node.name, slug="order"
-                    )
+                    reason = f"reads '{source.node}' of the same step, which does not stand before it"
+                    raise GraphError(reason, node=node.name, slug="order")
             before.add(node.name)
 
     @cached_property

@@ -380,10 +380,9 @@ class Stream:
             matched = match_inputs(self.program, single)
         except InputError as error:
             raise InputError(f"step takes one step, [B, ...], and adds the axis of time: {error}") from None
+        # Delays keep arrays; those that come and go are the caller's to change.
         outputs = self._advance({name: np.array(array[0], np.float32) for name, array in matched.items()})
-        return {
-            name: np.array(y) for name, y in outputs.items()
-        }  # delays keep arrays, which are the caller's to change
+        return {name: np.array(y) for name, y in outputs.items()}
 
     def _advance(self, arrays: Mapping[str, Floats]) -> dict[str, Floats]:
         """Return every output of one step with an array of its shape for every Input node."""

@@ -177,7 +177,8 @@ class ParityBench:
         parity = compare(
             self.program, expected, result, name, x=x, near=near, against=self.name, accuracy=right, **about
         )
-        if parity.required and not parity.exact and not all(proof.exact for proof in prove_exact(self.program)):
+        asked = parity.required or not parity.nodes
+        if asked and not parity.exact and not all(proof.exact for proof in prove_exact(self.program)):
             # Sums depend on their order, as `check` warns.
             recorded = all(node.compared for node in parity.nodes)
             by_layer = bool(parity.nodes) and recorded and moves_by_rounding(self.program, result.recorded, x)

@@ -8,8 +8,9 @@ import pytest
 
 from stl_deploy.errors import ParityError
 from stl_deploy.graph.cell import Cell
+from stl_deploy.graph.compare import compare
 from stl_deploy.graph.neuron_cells import as_cell
-from stl_deploy.graph.program import Floats, Input, Linear, Neuron, Node, Operand, Output, Program
+from stl_deploy.graph.program import Floats, Gather, Input, Linear, Neuron, Node, Operand, Output, Program
 from stl_deploy.graph.run import Result, run
 from stl_deploy.pipeline.artifacts import ParityBench
 
@@ -87,6 +88,56 @@ def test_on_the_grid_no_spike_may_differ() -> None:
     bench.add("flipped", Result(bench.expected.outputs, {**bench.expected.recorded, "lif1": flipped}))
     with pytest.raises(ParityError, match="1 of"):
         bench.report.require()
+
+
+def beside_its_potential(program: Program) -> Program:
+    """The network with a first Cell that puts out its potentials, too; a Gather takes the spikes."""
+    cell = program.by_name["lif1"]
+    assert isinstance(cell, Cell)
+    both = replace(
+        cell,
+        name="both",
+        shape=(2 * SIZE,),
+        outputs=(*cell.outputs, cell.states[0].next),
+        output_shapes=((SIZE,), (SIZE,)),
+    )
+    spikes = Gather(
+        name="lif1", shape=(SIZE,), operands=(Operand("both"),), indices=np.arange(SIZE), input_shape=(2 * SIZE,)
+    )
+    nodes = list(program.nodes)
+    at = nodes.index(cell)
+    return replace(program, nodes=(*nodes[:at], both, spikes, *nodes[at + 1 :]))
+
+
+def test_spikes_beside_potentials_are_held_against_their_cell() -> None:
+    program, x = beside_its_potential(network(as_cells=True)), inputs()
+    assert [node.name for node in program.compared] == ["lif1", "lif2"]
+    bench = ParityBench(program, x)
+    bench.add("reordered", in_another_order(network(as_cells=True), x, lambda node: node.weight))
+    assert bench.runs[0].differing > 5
+    assert bench.runs[0].is_rounding
+    bench.add("wrong", in_another_order(network(as_cells=True), x, lambda node: node.weight * F(0.995)))
+    wrong = {**bench.expected.recorded, "lif1": 1 - bench.expected.recorded["lif1"]}
+    lif2 = run(network(as_cells=True), x, record=["lif2"]).recorded["lif2"]
+    bench.add("inverted", Result(bench.expected.outputs, {**wrong, "lif2": lif2}))
+    assert [parity.is_rounding for parity in bench.runs] == [True, False, False]
+
+
+def test_states_that_differ_are_no_rounding() -> None:
+    program, x = network(as_cells=False), inputs()
+    expected = run(program, x, record=["lif1", "lif2"])
+    states = {"lif1": np.zeros((STEPS, SAMPLES, SIZE), np.float32)}
+    one, other = (replace(expected, states=each) for each in (states, {"lif1": states["lif1"] + 1}))
+    parity = compare(program, one, other, "a run").up_to_rounding(expected.outputs, by_layer=True)
+    assert not parity.exact
+
+
+def test_a_network_without_spikes_whose_states_differ_is_refused() -> None:
+    nodes = (Input(name="x", shape=(2,), operands=()), Output(name="y", shape=(2,), operands=(Operand("x"),)))
+    program, x = Program(nodes, 1.0), np.ones((3, 1, 2), np.float32)
+    one, other = (replace(run(program, x), states={"x": np.full((3, 1, 2), value)}) for value in (0, 1))
+    parity = compare(program, one, other, "a run")
+    assert not parity.up_to_rounding(one.outputs, by_layer=False).exact
 
 
 def test_a_spike_far_from_its_threshold_is_no_rounding() -> None:

@@ -11,12 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stl_deploy._util.reachable import reachable
 from stl_deploy.errors import StlDeployError
+from stl_deploy.graph.by_layer import sum_behind
 from stl_deploy.graph.cell import Cell
-from stl_deploy.graph.program import DT, Floats, Input, Neuron, Node, Operand, Output, Program, Shape
+from stl_deploy.graph.program import DT, Floats, Input, Neuron, Operand, Output, Program, Shape
 from stl_deploy.graph.run import run
-from stl_deploy.graph.segments import ordered
 from stl_deploy.passes.base import later
 from stl_deploy.tracing.layers.draft import Operands, ProgramBuilder
 from stl_deploy.tracing.recognition.cores import Recurrence, find_cores
@@ -407,16 +406,8 @@ class Builder(ProgramBuilder):
 
     def _at_rest(self, terms: Operands) -> Floats:
         """Return what layers ``[1, *shape]`` put out in step 0 if nothing came before it: their biases, or 0."""
-
-        def cut(name: str) -> Node:
-            node = self.nodes[name]
-            is_end = isinstance(node, Neuron | Cell | Input)
-            return Input(name=name, shape=node.shape, operands=()) if is_end else node
-
-        named = (source.node for source in terms)
-        layers = {name: cut(name) for name in reachable(named, lambda name: (s.node for s in cut(name).operands))}
-        end = Output(name="", shape=layers[terms[0].node].shape, operands=terms)
-        program = Program((*ordered(layers), end), DT)
+        shape = self.nodes[terms[0].node].shape
+        program = sum_behind(self.nodes, terms, shape, lambda name: isinstance(self.nodes[name], Neuron | Cell | Input))
         x = {node.name: np.zeros((1, 1, *node.shape), np.float32) for node in program.inputs}
         put_out: Floats = run(program, x).y[0]
         return put_out

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from stl_deploy.graph.by_layer import arriving_at_cell, by_name, cell_run
 from stl_deploy.graph.cell import Cell, sequence
 from stl_deploy.graph.program import Floats, Program
@@ -49,6 +51,7 @@ def _prove(
         require_near(what, cell.name, made, expected, 0, line=line)
     arriving = arriving_at_cell(program, cell, given)
     require_near(f"what arrives at '{cell.name}'", cell.name, arriving, currents, MAX_ROUNDING, line=line)
-    own, spikes = cell_run(cell, arriving, expected), expected[..., cell.fires]
+    spikes = expected[..., cell.fires]
+    own = cell_run(cell, arriving, spikes, np.flatnonzero(cell.fires))
     rate = float(spikes.mean()) if spikes.size else 0.0
     return LayerProof(cell.name, spikes.size, own.differing, own.nearest, own.farthest, rate, inexact)
