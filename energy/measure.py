@@ -39,8 +39,7 @@ from stl_deploy.energy.prices.joules import price
 from stl_deploy.energy.prices.machine import MachineEnergy
 from stl_deploy.energy.prices.price_list import PriceList, Range
 from stl_deploy.graph.cell import Cell
-from stl_deploy.graph.check import ALL_NODES, require_taken
-from stl_deploy.graph.program import Input, Neuron, Norm, Program, feeders, is_spike_max_pool
+from stl_deploy.graph.program import Input, Neuron, Program, feeders, is_spike_max_pool
 from stl_deploy.graph.readout import readout_of
 from stl_deploy.graph.run import CHUNK, match_inputs
 from stl_deploy.graph.segments import is_loop, segments
@@ -209,10 +208,6 @@ class EnergyReport(ByRule):
         return without_ratios(data) if self.idle else data
 
 
-_COUNTED = ALL_NODES - {Norm}
-"""The nodes whose operations are counted."""
-
-
 @named_options(Context)
 def measure_energy(
     program: Program,
@@ -242,7 +237,6 @@ def measure_energy(
         UnsupportedError: For a kind of node that cannot be counted.
     """
     made = Context(**context)
-    require_taken(program, _COUNTED, "energy")
     share, lists = check_margin(margin), made.price_lists()
     arrays = match_inputs(program, x)
     coding = resolve_coding(program, arrays.values(), input_coding)
@@ -281,7 +275,6 @@ def energy_report(
     **context: Unpack[ContextKeywords],
 ) -> EnergyReport:
     """Price the counts of an `ActivityCounter` that observed a run of ``program``; context: fields of `Context`."""
-    require_taken(program, _COUNTED, "energy")
     made = Context(**context)
     lists, twin, chip = made.price_lists(), made.twin, made.chip
     checked = replace(made.checked, refused={**made.checked.refused, **chip.refused})

@@ -54,11 +54,14 @@ from stl_deploy.energy.counts.taps import (
 from stl_deploy.errors import InputError
 from stl_deploy.graph import program as ir
 from stl_deploy.graph.cell import Cell
+from stl_deploy.graph.check import ALL_NODES, require_taken
 from stl_deploy.graph.kernels import split_operands
 from stl_deploy.graph.program import InputCoding, Program, feeders, is_binary, origin_of
 from stl_deploy.graph.readout import decided_right
 from stl_deploy.graph.run import run
 
+_COUNTED = ALL_NODES - {ir.Norm}
+"""The nodes whose operations are counted."""
 _UINT8_ROWS = 255
 """So many rows of 0 and 1 add up in uint8 without wrapping round."""
 
@@ -121,9 +124,11 @@ class ActivityCounter:
     coding: what the inputs are coded as; with the structure it decides each node's AC or MAC. labels: of all
     samples in the order they will be seen, ``[B]``; with them `samples` also holds each class.
     Memory: one int64 per input position of each tapped node, and one chunk's masks.
+    Raises UnsupportedError for a kind of node that cannot be counted.
     """
 
     def __init__(self, program: ir.Program, coding: InputCoding, labels: NDArray[Any] | None = None) -> None:
+        require_taken(program, _COUNTED, "energy")
         self._program = program
         self._coding = coding
         self._repeating = dict.fromkeys(steady_nodes(program), 0)

@@ -18,7 +18,7 @@ from stl_deploy.energy.counts.reads import driven_by_input
 from stl_deploy.energy.counts.record import Counts
 from stl_deploy.energy.models import dataflow
 from stl_deploy.energy.models.equivalent import folded_for_pricing
-from stl_deploy.energy.models.grid import QUOTED, QUOTED_PRICE
+from stl_deploy.energy.models.grid import LAYER_BY_LAYER, QUOTED, QUOTED_PRICE
 from stl_deploy.energy.models.layout import synapses
 from stl_deploy.energy.models.ledger import total
 from stl_deploy.energy.models.ratios import number
@@ -237,8 +237,17 @@ class Frontier:
         }
 
 
+def snn_joules(program: Program, counts: Counts) -> tuple[float, float]:
+    """Return joules of one inference of the SNN at the quoted prices: streaming, and layer by layer."""
+    program, counts = folded_for_pricing(program, counts)
+    prices = load_prices(QUOTED_PRICE)
+    streaming, batched = (total(dataflow.snn(program, counts, prices, flow)) for flow in (QUOTED, LAYER_BY_LAYER))
+    return middle(streaming), middle(batched)
+
+
 def ann_joules(program: Program, counts: Counts, twin: AnnTwin) -> float:
     """Return joules of one inference of an ANN of ``program``'s topology at the quoted prices, zeros skipped."""
+    program, counts = folded_for_pricing(program, counts)
     return middle(total(dataflow.ann(program, counts, load_prices(QUOTED_PRICE), QUOTED, active=twin)))
 
 

@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 from stl_deploy.energy.context import AnnTwin
 from stl_deploy.energy.counts.coding import Coding, resolve_coding
 from stl_deploy.energy.counts.count import ActivityCounter
-from stl_deploy.energy.measure import EnergyReport, energy_report
-from stl_deploy.energy.models.frontier import Point, ann_joules
-from stl_deploy.energy.models.grid import LAYER_BY_LAYER, QUOTED_PRICE, quoted
-from stl_deploy.energy.prices.price_list import middle
+from stl_deploy.energy.models.frontier import Point, ann_joules, snn_joules
+from stl_deploy.energy.models.grid import QUOTED_PRICE
+from stl_deploy.energy.models.idle import idle
 from stl_deploy.errors import InputError
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.readout import accuracy, decided_right, exit_steps, readout_of, sureness
@@ -77,7 +76,7 @@ def changes(candidate: TradeoffPoint, coding: str | None) -> Iterator[Point]:
     some = replace(candidate, x=candidate.x[:, ::every], labels=candidate.labels[::every])
     steps = len(some.x)
     while steps:
-        yield snn_point(replace(some, name=f"T = {steps}"), steps, *measured(some, steps, coding))
+        yield snn_point(replace(some, name=f"T = {steps}"), steps, coding)
         steps //= 2
     for point in exit_points(some, coding) if len(some.x) > 1 and some.labels.ndim == 1 else ():
         yield replace(point, name=f"early exit, {point.steps:.3g} steps")
@@ -86,7 +85,7 @@ def changes(candidate: TradeoffPoint, coding: str | None) -> Iterator[Point]:
 def points_at_steps(candidate: TradeoffPoint, over_steps: bool, coding: str | None) -> Iterator[Point]:
     """Return a network's points at all of its steps, or at 1, 2, ... of them."""
     for steps in range(1 if over_steps else len(candidate.x), len(candidate.x) + 1):
-        yield snn_point(candidate, steps, *measured(candidate, steps, coding))
+        yield snn_point(candidate, steps, coding)
 
 
 def exit_points(
@@ -108,7 +107,7 @@ def exit_points(
         for steps in np.unique(after):
             stopped = after == steps
             part = replace(candidate, x=candidate.x[:, stopped], labels=candidate.labels[stopped])
-            joules += float(stopped.mean()) * snn_point(part, int(steps), *measured(part, int(steps), coding)).joules
+            joules += float(stopped.mean()) * snn_point(part, int(steps), coding).joules
         right = decided_after(candidate, y, after)
         mean_steps, share = round(float(after.mean()), 3), float(right.mean())
         at = (mean_steps, share, joules, float(margin))
@@ -141,24 +140,33 @@ def _coding(candidate: TradeoffPoint, declared: str | None) -> Coding:
     return resolve_coding(candidate.program, match_inputs(candidate.program, candidate.x).values(), declared)
 
 
-def snn_point(candidate: TradeoffPoint, steps: int, right: Right, report: EnergyReport) -> Point:
-    """Return one network at the given number of steps: accuracy, and joules streaming and layer by layer.
+def snn_point(candidate: TradeoffPoint, steps: int, declared: str | None) -> Point:
+    """Run the first ``steps`` steps; return their accuracy, and joules streaming and layer by layer.
 
-    Its name says why it decides nothing on this input (silent), if it does not.
+    declared: the input's coding. The point's name says why the network decides nothing on this input (silent), if so.
+    With labels of each step the accuracy is the share of steps decided right.
     """
-    chosen, batched = quoted(report.comparisons), quoted(report.comparisons, LAYER_BY_LAYER)
-    if chosen is None or batched is None:
+    program, x, labels = candidate.program, candidate.x[:steps], candidate.labels
+    counter = ActivityCounter(program, _coding(candidate, declared).value)
+    result = run(program, x, observe=counter, chunk=CHUNK)
+    share = accuracy(program, result, labels)
+    if share is None:
+        raise InputError("accuracy needs a network with one output, of shape [classes]")
+    counts = counter.counts()
+    if not counts.totals.ann_macs_exact:
         raise InputError(f"{candidate.name}: the network has no weights; there is nothing to weigh")
+    streaming, layer_by_layer = snn_joules(program, counts)
+    decides_nothing = idle(program, counts)
     return Point(
-        candidate.name if report.idle is None else f"{candidate.name} ({report.idle})",
+        candidate.name if decides_nothing is None else f"{candidate.name} ({decides_nothing})",
         "SNN",
         candidate.mode,
         steps,
-        right if isinstance(right, float) else float(right.mean()),
-        middle(chosen.energy.snn_J),
-        layer_by_layer_J=middle(batched.energy.snn_J),
+        share,
+        streaming,
+        layer_by_layer_J=layer_by_layer,
         samples=samples_of(candidate),
-        right=None if isinstance(right, float) else right,
+        right=decided_right(program, result, labels),
     )
 
 
@@ -167,23 +175,6 @@ def samples_of(candidate: TradeoffPoint) -> str:
     x, labels = candidate.x, candidate.labels
     digest = sha256(np.ascontiguousarray(labels, np.int64).tobytes()).hexdigest()[:8]
     return f"{labels.shape[0]} x {'x'.join(map(str, x.shape[2:]))}, labels {digest}"
-
-
-Right = NDArray[np.bool_] | float
-"""Whether each sample is decided right; with labels of each step, the share of steps that are."""
-
-
-def measured(candidate: TradeoffPoint, steps: int, declared: str | None) -> tuple[Right, EnergyReport]:
-    """Return decisions and energy of the first ``steps`` steps, from one run."""
-    program, x = candidate.program, candidate.x[:steps]
-    coding = _coding(candidate, declared)
-    counter = ActivityCounter(program, coding.value)
-    result = run(program, x, observe=counter, chunk=CHUNK)
-    share = accuracy(program, result, candidate.labels)
-    if share is None:
-        raise InputError("accuracy needs a network with one output, of shape [classes]")
-    right = decided_right(program, result, candidate.labels)
-    return share if right is None else right, energy_report(program, counter.counts(), coding, prices=())
 
 
 def ann_point(name: str, program: Program, twin: AnnTwin, samples: str = "") -> Point:

@@ -46,7 +46,6 @@ from stl_deploy.pipeline.tradeoff import (
     ann_point,
     exit_margin,
     exit_points,
-    measured,
     pareto_front,
     snn_point,
 )
@@ -396,7 +395,7 @@ def _snn_points(folder: Path, trial: Trial, data: Dataset) -> Iterator[Point]:
         return TradeoffPoint(trial.name, trial.mode, program, given.x, given.labels)
 
     candidate = on(data.test)
-    yield snn_point(candidate, trial.steps, *measured(candidate, trial.steps, None))
+    yield snn_point(candidate, trial.steps, None)
     for kind, lost in _LOST.items() if trial.steps > 1 else ():
         margin = exit_margin(on(data.validation), lost)
         if margin is not None:
@@ -418,7 +417,7 @@ def _ann_points(folder: Path, trial: Trial, data: Dataset) -> Iterator[Point]:
     net = convert(AtOnce(load_network(folder)[0]), arrays, within=1.0, progress=False)
     name = f"counts at T = 1, {width_name(trial.width)}"
     counts = TradeoffPoint(name, "ann", net.program, given.x, given.labels)
-    yield replace(snn_point(counts, 1, *measured(counts, 1, None)), kind="counts")
+    yield replace(snn_point(counts, 1, None), kind="counts")
 
 
 def read_points(file: Path) -> list[Point]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import nir
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stl_deploy.config.load import load_config
@@ -17,15 +17,15 @@ from stl_deploy.config.options import EnergyOptions, TradeoffOptions
 from stl_deploy.data import load_dataset
 from stl_deploy.energy import AnnTwin, measure_energy
 from stl_deploy.energy.models.frontier import Point
-from stl_deploy.energy.models.grid import quoted
+from stl_deploy.energy.models.grid import LAYER_BY_LAYER, quoted
 from stl_deploy.energy.prices.price_list import middle
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.nir.file import read_nir
 from stl_deploy.exporters.nir.lower import lower
-from stl_deploy.graph.program import Program
+from stl_deploy.graph.program import Operand, Program, Reshape, Scale
 from stl_deploy.graph.readout import exit_steps, sureness
 from stl_deploy.graph.run import run
-from stl_deploy.pipeline.tradeoff import TradeoffPoint, ann_point, pareto_front
+from stl_deploy.pipeline.tradeoff import TradeoffPoint, ann_point, pareto_front, snn_point
 from stl_deploy.report.page.against_energy import render_pareto
 from stl_deploy.runs.candidates import read_tradeoff
 from stl_deploy.runs.configure import configure
@@ -33,7 +33,7 @@ from stl_deploy.runs.train import train
 from stl_deploy.training.checkpoint import load_network, model_facts
 from stl_deploy.training.evaluate import evaluate
 from stl_deploy.verbs.weighing import tradeoff
-from tests.energy.nets import lif, linear, program, start
+from tests.energy.nets import f32, inputs, lif, linear, program, programs, start
 from tests.energy.test_ann import NETWORK
 from tests.energy.test_report import EVIL, Page
 from tests.energy.test_verbs import main, spikes, write
@@ -109,6 +109,39 @@ def test_a_twin_that_saw_every_frame_pays_for_every_frame() -> None:
     assert (
         told == "MACs on non-zero inputs, counted in the trained twin: of each of the 4 frames that its accuracy is of"
     )
+
+
+@settings(max_examples=30)
+@given(st.data())
+def test_a_point_costs_the_joules_that_the_report_quotes(data: st.DataObject) -> None:
+    """Bit for bit, though a point prices the two quoted accounts alone."""
+    body = data.draw(programs())
+    last = body.nodes[-2]
+    flat = Reshape(
+        name="flat",
+        shape=(last_size := int(np.prod(last.shape)),),
+        operands=(Operand(last.name),),
+        input_shape=last.shape,
+    )
+    weights = np.arange(3 * last_size).reshape(3, last_size) - last_size
+    net = program(*body.nodes[:-1], flat, linear("decide", "flat", weights), lif("fire", "decide", (3,)))
+    x = data.draw(inputs(net))
+    point = snn_point(TradeoffPoint("net", "", net, x, np.arange(x.shape[1]) % 3), len(x), None)
+    cells = measure_energy(net, x).comparisons
+    streaming, batched = quoted(cells), quoted(cells, LAYER_BY_LAYER)
+    assert streaming is not None
+    assert batched is not None
+    assert (point.joules, point.layer_by_layer_J) == (middle(streaming.energy.snn_J), middle(batched.energy.snn_J))
+
+
+def test_a_twin_is_priced_folded_on_both_axes_of_the_plot() -> None:
+    """A scale behind weights is in them: the twin's point charged it as a layer, so the SNN's ratio came out lower."""
+    scale = Scale(name="s", shape=(2,), operands=(Operand("a"),), scale=f32([0.5, 2]))
+    net = program(start((3,)), linear("a", "in", np.ones((2, 3))), scale, lif("n", "s", (2,)))
+    twin = AnnTwin(25, 40, 5, "twin", 0.6, by_layer={"a": 0.5, "s": 1.0})
+    cell = quoted(measure_energy(net, spikes(), twin=twin).comparisons)
+    assert cell is not None
+    assert ann_point("twin", net, twin).joules == middle(cell.energy.ann_J)
 
 
 def test_sureness_and_exit_steps_by_hand() -> None:
