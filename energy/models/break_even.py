@@ -178,7 +178,7 @@ class _Solver:
         self._zeros: Zeros = "computed" if twin is None else "skipped"
         self._per_synapse, self._rate = per_synapse, rate
         driven = driven_by_input(program)
-        later = [layer for layer in synapses(program, counts) if layer.name not in driven]
+        later = [layer for layer in synapses(program) if layer.name not in driven]
         self._driven = sum(counts.weighted[layer.name].synops for layer in later)
         self._highest = 1 / most if (most := highest_rate(counts)) else 1.0
         moved = [c for c in counts.neurons.values() if c.neuron_updates_touched]

@@ -84,7 +84,7 @@ def snn(program: Program, counts: Counts, prices: PriceList, flow: Dataflow) -> 
         counts = counts.at_one_step()
     accesses = queue_accesses(program, counts)
     stepped = Dataflow("per_step", flow.sums) if flow.fetch == "per_inference" else flow
-    for layer in synapses(program, counts):
+    for layer in synapses(program):
         own = stepped if layer.name in in_loops else flow
         _spiking_layer(layer, counts, prices, own, ledger)
         _queue(layer, counts, prices, own, ledger, accesses[layer.name])
@@ -210,7 +210,7 @@ def ann(
     ledger = Ledger(prices)
     act = prices.weight_bits if bits is None else bits
     places = meeting_places(program, counts)
-    for layer in synapses(program, counts):
+    for layer in synapses(program):
         share = active if isinstance(active, float) else active.active(layer.name)
         fetched = 1.0
         if not isinstance(active, float):

@@ -259,7 +259,7 @@ def ann_joules_of_counts(program: Program, counts: Counts, bits: int) -> float:
     program, counts = folded_for_pricing(program, counts)
     layers = counts.weighted
     active = {name: each.synops / each.dense_macs_exact for name, each in layers.items() if each.dense_macs_exact}
-    met = {each.name: layers[each.name].fetched.per_inference / each.weights for each in synapses(program, counts)}
+    met = {each.name: layers[each.name].fetched.per_inference / each.weights for each in synapses(program)}
     zeros = AnnTwin(
         macs_nonzero=round(sum(each.synops for each in layers.values())),
         macs=round(sum(each.dense_macs_exact for each in layers.values())),

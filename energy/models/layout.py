@@ -11,7 +11,7 @@ import numpy as np
 
 from stl_deploy._util.remembered import remembered
 from stl_deploy.energy.counts.record import Counts, Fetched, populations
-from stl_deploy.energy.counts.taps import Weighted, bias_of, fan_out_nonzero, input_shape
+from stl_deploy.energy.counts.taps import Weighted, bias_of, dense_macs, fan_out_nonzero, input_shape
 from stl_deploy.energy.models.memory import address_bits, size_bytes, weight_words
 from stl_deploy.graph.program import Conv, Input, Linear, Pool, Program, Scale, feeders
 
@@ -85,13 +85,10 @@ class Stored:
         return each
 
 
-def synapses(program: Program, counts: Counts) -> tuple[Synapses, ...]:
+@remembered
+def synapses(program: Program) -> tuple[Synapses, ...]:
     """Return every weighted layer."""
-    return tuple(
-        _layer(node, counts.weighted[node.name].synapses)
-        for node in program.nodes
-        if isinstance(node, Linear | Conv | Scale)
-    )
+    return tuple(_layer(node) for node in program.nodes if isinstance(node, Linear | Conv | Scale))
 
 
 @remembered
@@ -105,7 +102,7 @@ def _nonzero(node: Weighted) -> int:
     return int(np.count_nonzero(node.scale if isinstance(node, Scale) else node.weight))
 
 
-def _layer(node: Weighted, macs: int) -> Synapses:
+def _layer(node: Weighted) -> Synapses:
     bias = bias_of(node)
     biases = 0 if bias is None else int(bias.size)
     inputs, outputs = prod(input_shape(node)), prod(node.shape)
@@ -116,7 +113,7 @@ def _layer(node: Weighted, macs: int) -> Synapses:
         biases=biases,
         inputs=inputs,
         outputs=outputs,
-        macs=macs,
+        macs=dense_macs(node),
         conv=isinstance(node, Conv),
         filters=filters,
         nonzero=_nonzero(node),

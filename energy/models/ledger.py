@@ -11,6 +11,7 @@ from stl_deploy.energy.prices.price_list import Price, PriceList, Range, word_ac
 
 Kind = Literal["transient", "states", "weights"]
 """Content of a memory: queues and activations; states, potentials and biases; weights."""
+Content = Kind | Literal["operations"]
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Item:
     term: str
     count: float
     joules: Range
-    kind: Kind | Literal["operations"] = "operations"
+    kind: Content = "operations"
 
     def as_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dict."""
@@ -95,17 +96,17 @@ class Ledger:
 
     def _add(self, layer: str, term: str, count: float, each: Range) -> None:
         if count:
-            self._items.append(self._item(layer, term, count, each))
+            self._items.append(self._item(layer, term, count, each, "operations"))
 
-    def _item(self, layer: str, term: str, count: float, each: Range) -> Item:
+    def _item(self, layer: str, term: str, count: float, each: Range, kind: Content) -> Item:
         mean = count / self._batch
-        return Item(layer, term, mean, (mean * each[0], mean * each[1]))
+        return Item(layer, term, mean, (mean * each[0], mean * each[1]), kind)
 
     def _priced(self, entry: Item | _Access) -> Item:
         if isinstance(entry, Item):
             return entry
         each = word_access(self._prices, entry.bits, entry.size, self._on_chip[entry.kind])
-        return replace(self._item(entry.layer, entry.term, entry.count, each), kind=entry.kind)
+        return self._item(entry.layer, entry.term, entry.count, each, entry.kind)
 
     def items(self) -> tuple[Item, ...]:
         """Return the collected items, summed by layer and term."""

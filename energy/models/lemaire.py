@@ -23,7 +23,7 @@ def snn(program: Program, counts: Counts, prices: PriceList) -> tuple[Item, ...]
     ledger = Ledger(prices, counts.batch)
     weight, state = prices.weight_bits, prices.accumulator_bits
     places, accesses = meeting_places(program, counts), queue_accesses(program, counts)
-    for layer in synapses(program, counts):
+    for layer in synapses(program):
         counted = counts.weighted[layer.name]
         steps = layer.outputs * counts.T * counts.batch * places[layer.name]
         potentials = layer.potentials(state)
@@ -66,7 +66,7 @@ def ann(program: Program, counts: Counts, prices: PriceList) -> tuple[Item, ...]
     ledger = Ledger(prices)
     weight, state = prices.weight_bits, prices.accumulator_bits
     places = meeting_places(program, counts)
-    for layer in synapses(program, counts):
+    for layer in synapses(program):
         written = places[layer.name] * layer.outputs
         reads = layer.macs if layer.conv else layer.inputs
         ledger.ops(layer.name, "MACs", "mac", layer.macs)

@@ -73,7 +73,7 @@ def scaled(program: Program, counts: Counts, *, rate: float = 1.0, steps: int | 
         arriving={},
         weighted={
             layer.name: _layer(layer, counts, 1.0 if layer.name in driven else rate, time)
-            for layer in synapses(program, counts)
+            for layer in synapses(program)
         },
         pools=each(counts.pools),
         maxima=each(counts.maxima),

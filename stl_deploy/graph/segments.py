@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
+from stl_deploy._util.remembered import remembered
 from stl_deploy.graph.program import Node, Operand, Program
 
 
@@ -29,6 +30,7 @@ def is_loop(segment: Sequence[Node]) -> bool:
     return len(segment) > 1 or any(source.node == segment[0].name for source in segment[0].operands)
 
 
+@remembered
 def looped(program: Program) -> frozenset[str]:
     """Return the names of the nodes in loops, which need the previous time step."""
     return frozenset(node.name for segment in segments(program) if is_loop(segment) for node in segment)
