@@ -18,7 +18,7 @@ from stl_deploy.energy.counts.record import Counts
 from stl_deploy.energy.counts.traffic import Traffic
 from stl_deploy.energy.prices.chip import Checked, OnChip
 from stl_deploy.energy.prices.events import Form, event_bill, placed
-from stl_deploy.energy.prices.price_list import Range
+from stl_deploy.energy.prices.price_list import Range, sums
 from stl_deploy.errors import InputError
 from stl_deploy.graph.cell import Cell
 from stl_deploy.graph.program import Neuron, Program
@@ -106,7 +106,7 @@ def chip_powers() -> list[dict[str, Any]]:
     """
     rows = []
     for chip in chip_models():
-        floor, stepping = chip.floor(), (0.0, 0.0) if chip.stepping is None else (chip.stepping.low, chip.stepping.high)
+        floor, stepping = chip.floor(), (0.0, 0.0) if chip.stepping is None else chip.stepping.ends
         if floor is not None:
             watts = floor.low + stepping[0], floor.high + stepping[1]
             rows.append((chip.name, chip.title, watts, chip.evidence, chip.source))
@@ -223,7 +223,7 @@ def _line(
     chips = chips_needed(sum(work.cores for work in works), chip)
     step, source = None, None
     if chip.real_time_step is not None:
-        step, source = (chip.real_time_step.low, chip.real_time_step.high), "real time, by definition"
+        step, source = chip.real_time_step.ends, "real time, by definition"
     elif given is not None:
         step, source = (given, given), GIVEN
     elif chip.latencies is not None:
@@ -239,7 +239,7 @@ def _line(
     return ChipLine(
         chip=chip.name,
         title=chip.title,
-        total=(sum(part[0] for part in parts), sum(part[1] for part in parts)),
+        total=sums(parts),
         floor=floor,
         stepping=stepping,
         cores=cores,

@@ -109,7 +109,7 @@ class _Rows:
 
     def joules(self, count: float, term: str) -> float:
         each = self._prices.terms[term]
-        return count / self._counts.batch * middle((each.low, each.high))
+        return count / self._counts.batch * middle(each.ends)
 
     def ac(self, synops: float) -> float:
         return self.joules(synops, "ac")

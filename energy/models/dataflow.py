@@ -274,7 +274,7 @@ def narrowed(prices: PriceList, bits: int) -> Price:
     """Return the price of a multiply of a weight and an activation of ``bits``: proportional on integers only."""
     whole = prices.terms["mul"]
     share = 1.0 if prices.numbers == "float" else bits / prices.weight_bits
-    return Price(whole.low * share, whole.high * share, whole.unit, whole.note)
+    return whole.times(share)
 
 
 def charge_relus(nodes: Iterable[Population], counts: Counts, prices: PriceList, ledger: Ledger) -> None:

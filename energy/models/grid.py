@@ -83,7 +83,7 @@ def synop_joules(weights: int, macs: int, *, graded: bool) -> float:
     prices = load_prices(QUOTED_PRICE)
     op, bits = prices.terms["mac" if graded else "ac"], prices.weight_bits
     read = word_access(prices, bits, size_bytes(weights, bits), 1.0)
-    return middle((op.low, op.high)) + weights / macs * middle(read)
+    return middle(op.ends) + weights / macs * middle(read)
 
 
 def itemised(program: Program, counts: Counts, twin: AnnTwin | None = None) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, get_args
 
-from stl_deploy.energy.prices.price_list import Price, PriceList, Range, word_access
+from stl_deploy.energy.prices.price_list import Price, PriceList, Range, sums, word_access
 
 Kind = Literal["transient", "states", "weights"]
 """Content of a memory: queues and activations; states, potentials and biases; weights."""
@@ -58,7 +58,7 @@ class Ledger:
     def ops(self, layer: str, term: str, price: str | Price, count: float) -> None:
         """Add ``count`` operations at the list's price of that name, or at ``price``."""
         each = self._prices.terms[price] if isinstance(price, str) else price
-        self._add(layer, term, count, (each.low, each.high))
+        self._add(layer, term, count, each.ends)
 
     def words(
         self,
@@ -123,8 +123,7 @@ def _sum(a: Item, b: Item) -> Item:
 
 def total(items: Iterable[Item]) -> Range:
     """Return the sum of the items' joules."""
-    kept = list(items)
-    return sum(item.joules[0] for item in kept), sum(item.joules[1] for item in kept)
+    return sums(item.joules for item in items)
 
 
 def dominating(items: Sequence[Item]) -> tuple[Item, ...]:

@@ -83,7 +83,7 @@ def _variants(twin: AnnTwin | None) -> Iterator[Variant]:
     for mebi in (2, 64):
         larger = replace(prices, on_chip_bytes=mebi << 20)
         yield Variant(f"{mebi} MiB on chip", larger, larger, active)
-    doubled = replace(prices, terms={t: _times(p, 2.0) if "/" in p.unit else p for t, p in prices.terms.items()})
+    doubled = replace(prices, terms={t: p.times(2.0) if "/" in p.unit else p for t, p in prices.terms.items()})
     yield Variant("memory at twice its price", doubled, doubled, active)
     free = replace(prices, terms={t: _FREE if "/" in p.unit else p for t, p in prices.terms.items()})
     yield Variant("memory free of charge", free, free, active)
@@ -96,16 +96,12 @@ def _variants(twin: AnnTwin | None) -> Iterator[Variant]:
 
 def with_leak(prices: PriceList, leak: Price) -> PriceList:
     """Return prices at which one multiply by a decay costs ``leak``."""
-    return replace(prices, terms={**prices.terms, "mul_state": _times(leak, prices.accumulator_bits / DECAY_BITS)})
+    return replace(prices, terms={**prices.terms, "mul_state": leak.times(prices.accumulator_bits / DECAY_BITS)})
 
 
 def with_state_bits(prices: PriceList, bits: int) -> PriceList:
     """Return prices for states of ``bits``: memory and adds proportional, multiplies quadratic in the width."""
     share = bits / prices.accumulator_bits
     terms = dict(prices.terms)
-    terms["mul_state"] = _times(prices.terms.get("mul_state", prices.terms["mul"]), share**2)
+    terms["mul_state"] = prices.terms.get("mul_state", prices.terms["mul"]).times(share**2)
     return replace(prices, accumulator_bits=bits, terms=terms)
-
-
-def _times(price: Price, factor: float) -> Price:
-    return Price(price.low * factor, price.high * factor, price.unit, price.note)

@@ -41,7 +41,7 @@ def with_bits(prices: PriceList, bits: int) -> PriceList:
         raise ConfigError(f"weight bits: expected an integer from 1 to {MAX_BITS}; found {bits!r}")
     share = bits / prices.weight_bits
     mul, ac = prices.terms["mul"], prices.terms["ac"]
-    times = Price(mul.low * share, mul.high * share, mul.unit, mul.note)
+    times = mul.times(share)
     mac = Price(times.low + ac.low, times.high + ac.high, mul.unit)
     return replace(prices, weight_bits=bits, terms={**prices.terms, "mul": times, "mac": mac})
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from stl_deploy.energy.prices.bounds import operation
 from stl_deploy.energy.prices.comparison import Comparison
-from stl_deploy.energy.prices.price_list import Price, PriceList, Range
+from stl_deploy.energy.prices.price_list import Price, PriceList, Range, sums
 
 
 @dataclass(frozen=True)
@@ -63,13 +63,12 @@ class Bill:
     @property
     def priced(self) -> Range:
         """Return the sum of the lines alone."""
-        return sum(line.joules[0] for line in self.lines), sum(line.joules[1] for line in self.lines)
+        return sums(line.joules for line in self.lines)
 
     @property
     def total(self) -> Range:
         """Return the sum of the lines and of the bounds of unpriced counts."""
-        low, high = self.priced
-        return low + sum(u.bounds[0] for u in self.unpriced), high + sum(u.bounds[1] for u in self.unpriced)
+        return sums([self.priced, sums(unpriced.bounds for unpriced in self.unpriced)])
 
     @property
     def sigma(self) -> float | None:

@@ -31,7 +31,7 @@ access, and the prices of state multiplies and shifts that a list leaves out. ``
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -44,6 +44,14 @@ Range = tuple[float, float]
 def middle(values: Range) -> float:
     """Return the arithmetic mean of a range's ends."""
     return (values[0] + values[1]) / 2
+
+
+def sums(ranges: Iterable[Range]) -> Range:
+    """Return the sum of the low ends, and of the high ends."""
+    low = high = 0.0
+    for each in ranges:
+        low, high = low + each[0], high + each[1]
+    return low, high
 
 
 Scope = Literal["arithmetic", "marginal", "all-in", "application"]
@@ -100,6 +108,15 @@ class Price:
     note: str = ""
     sigma: float | None = None
     """Published standard deviation, in SI units as the value."""
+
+    @property
+    def ends(self) -> Range:
+        """The value or range."""
+        return self.low, self.high
+
+    def times(self, factor: float) -> Price:
+        """Return this price times a factor, without its deviation."""
+        return Price(self.low * factor, self.high * factor, self.unit, self.note)
 
     @property
     def text(self) -> str:
@@ -167,7 +184,7 @@ def leak_multiply(prices: PriceList) -> Price:
     """Return the price of a state times a stored factor: on integers in proportion to the factor's 12 bits."""
     whole = state_multiply(prices)
     share = 1.0 if prices.numbers == "float" else min(1.0, DECAY_BITS / prices.accumulator_bits)
-    return Price(whole.low * share, whole.high * share, whole.unit, whole.note)
+    return whole.times(share)
 
 
 def shift(prices: PriceList) -> Price:
@@ -214,8 +231,7 @@ def requantises(prices: PriceList) -> bool:
 def requantisation(prices: PriceList) -> Price:
     """Charge one activation from accumulator to activation width: a multiply on the accumulator, a shift and a clip."""
     parts = prices.terms.get("mul_scale", state_multiply(prices)), shift(prices), prices.terms["add"]
-    low, high = sum(part.low for part in parts), sum(part.high for part in parts)
-    return Price(low, high, parts[0].unit, "multiply, shift and clip")
+    return Price(*sums(part.ends for part in parts), parts[0].unit, "multiply, shift and clip")
 
 
 _POINTS = (("sram_8KB", 8 * 1024), ("sram_32KB", 32 * 1024), ("sram_1MB", 1024 * 1024))
