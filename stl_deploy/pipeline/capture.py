@@ -182,6 +182,10 @@ def _captured(model: nn.Module, x: Any, call: Call, verify: bool) -> SpikingGrap
             with suppress(*FAILURES):
                 return of_steps(REPEATED)
         raise
+    except CaptureError as error:
+        if error.__cause__ is None:
+            raise
+        raise as_asked(error, model, batch, call) from error  # forward fails on other numbers of samples
 
 
 def _proved(model: nn.Module, x: Any, batch: Tensor, few: Tensor, traced: Traced, verify: bool) -> SpikingGraph:
@@ -354,7 +358,7 @@ def _batch(model: nn.Module, x: Any, call: Call) -> Tensor:
     if len(shape) < least - 1:
         raise CaptureError(f"x: expected at least {least} axes with {option('time', call.time)}; found {shape}")
     require_held_by_float32(as_array(own_types(x)), "x")
-    if tensor.dtype == torch.float64 and not any(p.dtype == torch.float64 for p in model.parameters()):
+    if tensor.dtype == torch.float64 and not any(p.dtype == torch.float64 for p in nn.Module.parameters(model)):
         tensor = tensor.float()
     if not bool(torch.isfinite(tensor).all()):
         raise CaptureError("x: expected finite numbers; found NaN or infinity")
@@ -378,8 +382,10 @@ def _batch(model: nn.Module, x: Any, call: Call) -> Tensor:
 
 def _size_thresholds(model: nn.Module, x: Tensor, call: Call) -> None:
     """Run a model once if its thresholds take their sizes from a batch; `nn.LazyLinear` would draw weights instead."""
-    lazy = any(isinstance(m, LazyModuleMixin) and cast(Any, m).has_uninitialized_params() for m in model.modules())
-    if not lazy and any(is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):
+    lazy = any(
+        isinstance(m, LazyModuleMixin) and cast(Any, m).has_uninitialized_params() for m in nn.Module.modules(model)
+    )
+    if not lazy and any(is_lazy(tensor) for tensor in (*nn.Module.parameters(model), *model.buffers())):
         require_sequence(model, x, call)
         run_module(model, x, call)
 

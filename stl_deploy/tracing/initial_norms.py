@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 def initial_norms(model: nn.Module) -> list[tuple[Tensor, Tensor]]:
     """Return mean and variance of each batch norm that still has its initial ones, 0 and 1."""
-    pairs = ((getattr(m, "running_mean", None), getattr(m, "running_var", None)) for m in model.modules())
+    pairs = ((getattr(m, "running_mean", None), getattr(m, "running_var", None)) for m in nn.Module.modules(model))
     return [
         (mean, variance)
         for mean, variance in pairs

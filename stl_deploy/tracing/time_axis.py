@@ -230,7 +230,7 @@ def _takes_swapped(model: nn.Module, x: Tensor, call: Call) -> bool:
 
 
 def _own_steps(model: nn.Module) -> Iterator[tuple[str, int]]:
-    for module in model.modules():
+    for module in nn.Module.modules(model):
         for name, value in vars(module).items():
             if isinstance(value, int) and not isinstance(value, bool) and _STEPS.fullmatch(name):
                 yield name, value
@@ -281,7 +281,7 @@ def require_sequence(model: nn.Module, x: Tensor, call: Call) -> None:
 
     They would hold x's number of steps or samples as one of their axes, and keep it.
     """
-    waiting = [m for m in model.modules() if isinstance(m, Population) and m.stateful and not m.shape_known]
+    waiting = [m for m in nn.Module.modules(model) if isinstance(m, Population) and m.stateful and not m.shape_known]
     if not waiting or call.time not in ("first", "second"):
         return
     shapes: list[torch.Size] = []

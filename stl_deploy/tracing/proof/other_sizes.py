@@ -122,7 +122,7 @@ class ReplayProof:
 
     def _compares_steps(self, samples: int, steps: int, *, gradients: bool = False) -> bool:
         """Compare outputs on so many steps, as `_succeeds`; return whether the module takes and makes them."""
-        own = any("Traced" in type(part).__name__ for part in self.model.modules() if _is_scripted(part))
+        own = any("Traced" in type(part).__name__ for part in nn.Module.modules(self.model) if _is_scripted(part))
         if self.inside or self.fixed_steps or own:
             return False
         given = self._others(sized(self.x, self.axis, samples=2, steps=steps), samples)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import torch
 
@@ -146,9 +146,7 @@ def _sum(call: Call) -> str:
 
 
 def _quotient(call: Call) -> str:
-    made = call.put("div", call.arg(call.args[0]), call.arg(call.args[1]))
-    rounding = call.kwargs.get("rounding_mode")
-    return made if rounding is None else call.put(cast(str, rounding), made)
+    return call.put("div", call.arg(call.args[0]), call.arg(call.args[1]))
 
 
 def _clamped(call: Call) -> str:

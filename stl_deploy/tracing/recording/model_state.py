@@ -23,6 +23,8 @@ _PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 _TABLES = ("_parameters", "_buffers", "_modules")
 _OWN = (*_TABLES, "_non_persistent_buffers_set")
 _CONTAINERS = (list, deque, dict, set)
+_RESETS = ("reset_mem", "reset_state", "reset_states", "reset")
+"""Methods without arguments that bring a module to rest: snnTorch's, Rockpool's, Sinabs' and SpikingJelly's."""
 
 
 def compiles() -> bool:
@@ -36,7 +38,7 @@ def as_found(model: nn.Module) -> Iterator[None]:
 
     SpikingJelly's modules that run in one kernel of another library (``backend="cupy"``, ``"triton"``) run in torch.
     """
-    modules = list(model.modules())
+    modules = list(nn.Module.modules(model))  # Rockpool's own modules() and parameters() return dicts
     plain = [module for module in modules if not isinstance(module, torch.jit.ScriptModule)]
     saved = [(module, dict(module.__dict__), {k: dict(module.__dict__[k]) for k in _TABLES}) for module in plain]
     inner = [(item, item.copy()) for module in plain for item in containers(module).values()]
@@ -164,15 +166,15 @@ def _refill(container: Any, content: Any) -> None:
 
 
 def bring_to_rest(model: nn.Module, reset: Callable[[], Any] | None) -> None:
-    """Call ``reset``, or the model's modules' own methods for it (``reset_mem``, ``reset``).
+    """Call ``reset``, or the model's modules' own methods for it (`_RESETS`).
 
     Modules without either are taken to be at rest as they are.
     """
     if reset is not None:
         _call(reset, "reset=")
         return
-    for module in model.modules():
-        for name in ("reset_mem", "reset_state", "reset"):
+    for module in nn.Module.modules(model):
+        for name in _RESETS:
             method = getattr(module, name, None)
             if callable(method):
                 _call(method, f"{type(module).__name__}.{name}()")
@@ -181,7 +183,7 @@ def bring_to_rest(model: nn.Module, reset: Callable[[], Any] | None) -> None:
 
 def keeps_other_batch(model: nn.Module, samples: int, error: str) -> bool:
     """Whether an error speaks of the size of state that is there for another number of samples."""
-    held = [t for module in model.modules() for t in (*module._buffers.values(), *module.__dict__.values())]
+    held = [t for module in nn.Module.modules(model) for t in (*module._buffers.values(), *module.__dict__.values())]
     sizes = {t.shape[0] for t in held if isinstance(t, Tensor) and t.dim() > 1} - {1, samples}
     return any(f"({size})" in error for size in sizes)
 

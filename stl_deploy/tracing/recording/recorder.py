@@ -43,6 +43,7 @@ _SHAPE_ONLY = {
 """Operations that take no more than the shape of a tensor, and what they fill theirs with (NaN: with nothing yet)."""
 _PARTS = ("unbind", "split", "split_with_sizes", "chunk")
 _DIVIDES = ("equal", "nonzero", "masked_select", "unique", "_unique2", "unique_consecutive", "nonzero_numpy")
+_DRAWS = ("rand", "randn", "randint", "rand_like", "randn_like")
 _FAKE_QUANTISES = (
     "fake_quantize_per_tensor_affine_cachemask",
     "_fake_quantize_per_tensor_affine_cachemask_tensor_qparams",
@@ -90,6 +91,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._names, self._weights = names, weights
         self.keeps = keep
         self._seen = WeakIdKeyDictionary()
+        self._drawn: dict[Value, CaptureError] = {}  # the refusal of random numbers that something reads
         self._memories: dict[int, tuple[Any, _Memory]] = {}
         self._refusal: CaptureError | None = None
 
@@ -121,15 +123,27 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             with self:
                 return _fake_quantised(*args)
         where = place(self._names)
+        if name == "div" and kwargs.get("rounding_mode") == "trunc":
+            with self:
+                return torch.trunc(torch.div(*args))
         if torch.Tag.nondeterministic_seeded in func.tags and not _is_certain(name, args):
             reads = any(isinstance(item, Tensor) for item in leaves((args, kwargs)))
             start = "" if reads else f"; where states start from them, give {option('start', 'zeros')}"
-            raise CaptureError(
+            refusal = CaptureError(
                 f"'{name}' draws random numbers, so that no two runs agree; in eval mode a model must not: give "
                 f"dropout training=self.training, and encode the input before it is given to capture{start}",
                 line=where.line,
                 slug="random-numbers",
             )
+            if name not in _DRAWS:
+                raise refusal
+            return self._draw(func(*args, **kwargs), refusal)
+        if refusal := self._read_draw((args, kwargs)):
+            if name == "mul" and any(map(self._is_zero, args)):
+                return torch.zeros_like(func(*args))  # noise that is off
+            if name == "detach":  # within torch.randn
+                return self._draw(func(*args), refusal)
+            raise refusal
         if name in ("_local_scalar_dense", *_DIVIDES) or torch.Tag.dynamic_output_shape in func.tags:
             self._require_constant(args[1:] if name == "index" else args, where)
         if name in ("set_", "resize_", "as_strided_"):
@@ -148,10 +162,35 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._record(name, func, args, written, before, out, where)
         return out
 
+    def _draw(self, drawn: Tensor, refusal: CaptureError) -> Tensor:
+        """Register random numbers, which may be read by nothing but a product with 0."""
+        value = Value(tuple(drawn.shape), drawn.dtype, leaf=drawn)
+        self._register(drawn, self._new_memory(drawn, value), (), value)
+        self._drawn[value] = refusal
+        return drawn
+
+    def _read_draw(self, args: Any) -> CaptureError | None:
+        """Return the refusal of random numbers among ``args``."""
+        if not self._drawn:
+            return None
+        read = [self.value_of(item) for item in leaves(args) if isinstance(item, Tensor)]
+        return next((self._drawn[value] for value in read if value in self._drawn), None)
+
+    def _is_zero(self, factor: Any) -> bool:
+        """Return whether a factor is 0 in every run."""
+        return factor == 0 if not isinstance(factor, Tensor) else self.is_constant(factor) and not bool(factor.any())
+
     def _enter(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """Run an operator's own kernel with recording on, so that its calls are recorded."""
-        with self:
-            return func.redispatch(torch._C.DispatchKeySet(torch._C.DispatchKey.CPU), *args, **kwargs)
+        """Run an operator's own kernel with recording on: its calls are recorded, values that leave torch are seen.
+
+        Raises CaptureError where it makes a tensor of the input by code outside of torch.
+        """
+        with Leaks(self), self:
+            made = func.redispatch(torch._C.DispatchKeySet(torch._C.DispatchKey.CPU), *args, **kwargs)
+        outside = [item for item in leaves(made) if isinstance(item, Tensor) and self.is_made_outside(item)]
+        if outside and not self.is_constant((args, kwargs)):
+            raise self.leaving(str(func))
+        return made
 
     @contextmanager
     def watching(self) -> Iterator[Leaks]:
@@ -160,7 +199,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         Raises the first refusal, whatever the body made of it.
         """
         try:
-            with Leaks(self) as leaks, self:
+            with _copied_as_views(), Leaks(self) as leaks, self:
                 yield leaks
         except CaptureError as error:
             if self._refusal in (None, error):
@@ -382,6 +421,16 @@ def _shapes(op: Op, parent: Value) -> list[Tensor]:
 
 def _name(func: Any) -> str:
     return str(func._schema.name.split("::")[1])
+
+
+@contextmanager
+def _copied_as_views() -> Iterator[None]:
+    """Make ``copy.copy(tensor)`` a view of it, which shares its memory, too; torch writes it as ``set_``."""
+    Tensor.__copy__ = lambda self: self.view_as(self)  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        del Tensor.__copy__  # type: ignore[attr-defined]
 
 
 def _is_composite(func: Any) -> bool:

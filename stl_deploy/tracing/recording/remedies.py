@@ -85,7 +85,7 @@ PROVED = {
 
 def version_warnings(model: nn.Module) -> tuple[str, ...]:
     """One sentence for each framework in ``model`` whose version is not one of `PROVED`."""
-    used = sorted({type(module).__module__.partition(".")[0] for module in model.modules()} & set(PROVED))
+    used = sorted({type(module).__module__.partition(".")[0] for module in nn.Module.modules(model)} & set(PROVED))
     warnings = []
     for name in used:
         try:

@@ -124,9 +124,9 @@ def _unrepeatable(
 
 def _kept(model: nn.Module) -> list[Any]:
     """Return the numbers and sizes of all that a model's own code may keep from call to call, in order."""
-    classes = [type(module) for module in model.modules()]
+    classes = [type(module) for module in nn.Module.modules(model)]
     own = {each.__module__ for each in classes if not each.__module__.startswith("torch.")}
-    waiting = [attribute for module in model.modules() for attribute in attributes(module).values()] + classes
+    waiting = [attribute for module in nn.Module.modules(model) for attribute in attributes(module).values()] + classes
     met, marks = set[int](), list[Any]()
     while waiting and len(met) < _KEPT:
         item = waiting.pop()

@@ -240,7 +240,7 @@ def called(model: nn.Module, x: Tensor, call: Call, passed: PassedState | None =
             instead = f"mend forward, or {instead}"
         if isinstance(error, TypeError) and "required positional argument" in str(error) and not call.timeless:
             instead = "give a forward of several inputs a tuple of them as x, or a dict by argument"
-        for name, each in model.named_parameters():
+        for name, each in model.named_parameters() if "type" in str(error) else ():
             if not each.is_floating_point():
                 instead = f"parameter '{name}' holds integers: make them floats by .float()"
                 break

@@ -1,0 +1,102 @@
+"""What the code of Rockpool's and Sinabs' modules does beside computing: it enters by rule, without these packages."""
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import stl_deploy as stl
+from stl_deploy.errors import CaptureError
+
+
+class Lif(nn.Module):
+    """LIF over ``[B, T, features]``, with states that stay between calls and noise that is off."""
+
+    def __init__(self, noise: float = 0.0) -> None:
+        super().__init__()
+        self.linear, self.noise = nn.Linear(6, 5), torch.tensor(noise)
+        self.v = torch.zeros(1)
+
+    def modules(self, remove_duplicate: bool = True) -> Any:  # type: ignore[override]
+        """Return a dict, as Rockpool's modules do."""
+        return {"linear": self.linear}
+
+    def parameters(self, recurse: bool = True) -> Iterator[Any]:
+        """Return a dict, as Rockpool's modules do."""
+        return {"weight": self.linear.weight}  # type: ignore[return-value]
+
+    def reset_states(self) -> None:
+        """Bring it to rest, as Sinabs' modules do."""
+        self.v = torch.zeros(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        current, v, out = copy.copy(self.linear(x)), self.v, []
+        noise = self.noise * torch.randn(current.shape)
+        for t in range(x.shape[1]):
+            v = 0.75 * v + current[:, t] + noise[:, t]
+            spikes = (v > 0) * torch.div(v, 0.5, rounding_mode="trunc")
+            v = v - spikes * 0.5
+            out.append(spikes)
+        self.v = v
+        return torch.stack(out, 1)
+
+
+def test_a_module_with_own_walks_resets_copies_and_noise_that_is_off_enters() -> None:
+    torch.manual_seed(1)
+    model, x = Lif(), torch.rand(4, 7, 6)
+    net = stl.capture(model, x, time="second")
+    fresh = torch.rand(3, 9, 6) * 2
+    model.reset_states()
+    want = model(fresh).detach().numpy()
+    assert np.array_equal(net.simulate(fresh.numpy()).y.swapaxes(0, 1), want)
+    assert want.max() > 1
+
+
+@pytest.mark.parametrize("read", [lambda noise: noise, lambda noise: noise.data, lambda noise: noise[:]])
+def test_noise_that_is_on_is_refused(read: Any) -> None:
+    class Noisy(Lif):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x + 0.1 * read(torch.randn(x.shape)))
+
+    with pytest.raises(CaptureError) as raised:
+        stl.capture(Noisy(), torch.rand(4, 7, 6), time="second")
+    assert raised.value.slug == "random-numbers"
+
+
+def test_noise_of_a_parameter_that_is_not_0_is_refused() -> None:
+    with pytest.raises(CaptureError) as raised:
+        stl.capture(Lif(noise=0.1), torch.rand(4, 7, 6), time="second")
+    assert raised.value.slug == "random-numbers"
+
+
+@torch.library.custom_op("stl_deploy_tests::gain_of_rate", mutates_args=())
+def gain_of_rate(x: Tensor) -> Tensor:
+    """Return a gain that code outside of torch finds."""
+    return torch.tensor(2.0 if (x.numpy() != 0).mean() < 0.1 else 1.0)
+
+
+@torch.library.custom_op("stl_deploy_tests::doubled", mutates_args=())
+def doubled(x: Tensor) -> Tensor:
+    """Return twice the input, by torch."""
+    return x * 2
+
+
+class WithOperator(nn.Module):
+    def __init__(self, operator: Any) -> None:
+        super().__init__()
+        self.lif, self.operator = Lif(), operator
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.lif(x * self.operator(x))
+
+
+def test_values_that_an_operator_of_the_users_reads_are_seen() -> None:
+    with pytest.raises(CaptureError, match="'numpy' hands values that depend on the input"):
+        stl.capture(WithOperator(gain_of_rate), torch.rand(4, 7, 6), time="second")
+    net = stl.capture(WithOperator(doubled), torch.rand(4, 7, 6), time="second")
+    assert net.proof is not None
+    assert net.proof.replay_differing == 0
