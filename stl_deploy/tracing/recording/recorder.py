@@ -138,12 +138,12 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if name not in _DRAWS:
                 raise refusal
             return self._draw(func(*args, **kwargs), refusal)
-        if refusal := self._read_draw((args, kwargs)):
+        if drawn := self._read_draw((args, kwargs)):
             if name == "mul" and any(map(self._is_zero, args)):
                 return torch.zeros_like(func(*args))  # noise that is off
             if name == "detach":  # within torch.randn
-                return self._draw(func(*args), refusal)
-            raise refusal
+                return self._draw(func(*args), drawn)
+            raise drawn
         if name in ("_local_scalar_dense", *_DIVIDES) or torch.Tag.dynamic_output_shape in func.tags:
             self._require_constant(args[1:] if name == "index" else args, where)
         if name in ("set_", "resize_", "as_strided_"):
