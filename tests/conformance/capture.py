@@ -20,7 +20,17 @@ from tests.conformance.environments import REQUIREMENTS, environment
 ROOT = Path(__file__).parents[2]
 WORKER = Path(__file__).parent / "capture_worker.py"
 GOLDEN = ROOT / "tests" / "tracing" / "golden"
-FRAMEWORKS = ("snntorch", "snntorch-oldest", "spikingjelly", "spikingjelly-oldest", "norse", "dcls", "torch")
+FRAMEWORKS = (
+    "snntorch",
+    "snntorch-oldest",
+    "spikingjelly",
+    "spikingjelly-oldest",
+    "norse",
+    "sinabs",
+    "rockpool",
+    "dcls",
+    "torch",
+)
 """Each with the requirements of its newest version, or of the oldest that works with today's torch."""
 _ENVIRONMENTS = {"torch": "norse"}
 """Nets in plain torch need nothing else; they run in an environment that is there."""
@@ -34,7 +44,8 @@ nothing given. Of snnTorch and SpikingJelly the newest version and the oldest th
 ones make tensor classes that torch cannot follow, or have other modules); other versions are captured with a warning.
 snnTorch 0.8's Synaptic, given its state by hand, takes its potential for its current, and is refused for that; so is
 SpikingJelly 0.0.0.0.14's Delay over all steps at once, before neurons whose potential starts as a number.
-Norse before 1.1 comes as source alone, which is compiled against the torch at hand, and has no rows.
+Norse before 1.1 comes as source alone, which is compiled against the torch at hand, and has no rows. Rockpool's
+neurons, which count spikes, are Cells.
 The nets of torch are papers' networks in plain torch: Yin et al.'s SRNN, whose adaptation starts at the baseline.
 
 Repeat it with `python -m tests.conformance.capture`. Versions: {versions}.

@@ -35,7 +35,7 @@ def capture(make):
 def row(net, seconds):
     proof = net.proof
     return {
-        "neurons": sum(int(np.prod(node.shape)) for node in net.program.spiking),
+        "neurons": sum(int(np.prod(net.program.by_name[layer.layer].shape)) for layer in proof.layers),
         "layers": len(proof.layers),
         "silent": [layer.layer for layer in proof.layers if not layer.rate],
         "replay_compared": proof.replay_compared,

@@ -79,6 +79,8 @@ PROVED = {
     "snntorch": ("0.8.0", "1.0.0"),
     "spikingjelly": ("0.0.0.0.14", "2.0.0"),
     "norse": ("1.1.0",),
+    "sinabs": ("3.1.3",),
+    "rockpool": ("3.1.0",),
 }
 """The oldest that still works with today's torch, and the newest."""
 
