@@ -63,8 +63,14 @@ def trace(model: nn.Module, x: Tensor, call: Call) -> Traced:
         longer = _of_longer(model, x, call)
         if longer is not None and end.divides and not longer.divides:  # by a number, not by that of the steps
             end = ending(recorded.output, recorded.unroller.nodes, length, sums=True)
-        if longer is not None and longer.readout.start == end.readout.start + 1:  # the last steps, however many
+        later = 0 if longer is None else longer.readout.start - end.readout.start
+        if later == length:  # the last steps, however many
             end = end._replace(readout=replace(end.readout, start=end.readout.start - length))
+        elif later:
+            raise CaptureError(
+                f"of {length} steps the model leaves out the first {end.readout.start}, and of {2 * length} steps "
+                f"{end.readout.start + later}; return every step, [T, B, ...], and leave steps out afterwards"
+            )
     steps = one_step(end.nodes)
     layers = to_layers(steps)
     return Traced(
@@ -109,11 +115,11 @@ def _are_equal(a: list[Tensor], b: list[Tensor]) -> bool:
 
 
 def _of_longer(model: nn.Module, x: Tensor, call: Call) -> Ending | None:
-    """Return how the model ends in a run of one more step than x has; None if it runs for so many steps only."""
+    """Return how the model ends in a run of twice as many steps; None if it runs for as many as x has only."""
     if call.time == "inside":
         return None
     at = 1 if call.time == "second" else 0
-    longer = x.index_select(at, torch.arange(x.shape[at] + 1) % x.shape[at])
+    longer = x.index_select(at, torch.arange(2 * x.shape[at]) % x.shape[at])
     try:
         return record_steps(model, longer, call)[1]
     except CaptureError:

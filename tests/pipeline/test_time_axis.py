@@ -178,7 +178,9 @@ def test_an_output_of_the_first_steps_is_refused_before_the_order_is_asked_about
             made: Tensor = super().forward(x)
             return made[:5]
 
-    with pytest.raises(stl.CaptureError, match=r"py:\d+: expected an output made of all 9 .* found one of 5 .*; x, \["):
+    with pytest.raises(
+        stl.CaptureError, match=r"py:\d+: expected a model that runs each of 9 .* found 5 outputs.*; x, \["
+    ):
         stl.capture(First(first), X)
 
 

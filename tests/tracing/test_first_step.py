@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 import stl_deploy as stl
-from stl_deploy.errors import CaptureError
 from tests.tracing.held import require_cell
 
 X = (torch.rand(20, 8, 6, generator=torch.Generator().manual_seed(1)) < 0.4).float()
@@ -52,15 +51,9 @@ class Deep(nn.Module):
                 return c if u is None else 0.5 * u + c
 
 
-@pytest.mark.parametrize("rule", ["synapse", "constant", "threshold", "reset"])
+@pytest.mark.parametrize("rule", ["synapse", "constant", "threshold", "reset", "average", "readout"])
 def test_another_rule_at_the_start_is_a_cell(rule: str) -> None:
     require_cell(Deep(rule), X, 5 * X)
-
-
-@pytest.mark.parametrize("rule", ["average", "readout"])
-def test_a_layer_that_the_first_step_alone_reads_otherwise_is_refused_by_its_line(rule: str) -> None:
-    with pytest.raises(CaptureError, match=r"test_first_step\.py:\d+: 'mm' differs between step 0 and the steps after"):
-        stl.capture(Deep(rule), X)
 
 
 def test_a_state_that_starts_as_the_current_is_one_that_starts_from_0() -> None:

@@ -201,7 +201,7 @@ def test_a_sum_that_begins_late_in_the_loop() -> None:
 
 
 def test_a_stride_over_time_is_refused() -> None:
-    with pytest.raises(CaptureError, match=r"found one of 4 \(a stride"):
+    with pytest.raises(CaptureError, match="found 4 outputs"):
         stl.capture(Loop(lif, lambda model, y: y[::2].mean(0)), X)
     with pytest.raises(CaptureError, match=r"4 values are stacked, which is not one for each of 7 time steps"):
         stl.capture(Loop(lif, lambda model, y: torch.stack(list(y)[::2]).mean(0)), X)

@@ -249,7 +249,7 @@ def test_gates_of_two_spikes(gate: Callable[[Tensor, Tensor], Tensor]) -> None:
 @pytest.mark.parametrize(
     ("gate", "sentence"),
     [
-        (lambda a, b: a.bool() ^ b.bool(), r"'bitwise_xor' has no form .* write a \* \(1 - b\) \+ b \* \(1 - a\)"),
+        (lambda a, b: a.bool() ^ b.bool(), "a Cell"),
         (lambda a, b: ~a.bool() & ~b.bool(), "found two; write 1 - torch.maximum"),
         (lambda a, b: ~a.int() * b.int(), r"'bitwise_not' of integers is -1 - s; negate spikes by ~s.bool\(\)"),
         (lambda a, b: ~(a + b).bool() & b.bool(), "a cast to bool changes numbers that it cannot hold"),
@@ -449,9 +449,7 @@ def test_spikes_of_the_step_before_that_gate_start_as_a_graphs_do(
     unseen = 3 * (torch.rand(12, 4, 6, generator=drawn) > 0.5).float()
     x[0] = 0
     require_same(Gated(right, kept, read), torch.cat((x, unseen), 1), x, unseen)
-    with pytest.raises(
-        CaptureError, match=r"spikes of earlier steps that start at 0|starts at [01], where a graph has"
-    ):
+    with pytest.raises(CaptureError, match=r"spikes of earlier steps that start at 0|a Cell"):
         stl.capture(Gated(1 - right, kept, read), x)
 
 

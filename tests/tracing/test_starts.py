@@ -245,3 +245,133 @@ def test_gates_of_spikes_are_fed_back(gated: Callable[[Tensor, Tensor], Tensor])
         unseen = torch.randint(0, 9, (steps, samples, 16)) / 4 * scale
         expected = model(unseen).detach().numpy()
         np.testing.assert_array_equal(net.simulate(unseen.numpy()).y, expected)
+
+
+def _spikes(v: Tensor) -> Tensor:
+    return (v - 0.4 > 0).float()
+
+
+def spikes_that_start_at_1(net: Net, x: Tensor) -> Tensor:
+    v, k = zeros(x), torch.ones_like(zeros(x))
+    found = []
+    for t in x:
+        v = 0.8 * v + net.a(t) + net.r(k)
+        k = _spikes(v)
+        v = v - 0.4 * k
+        found.append(k)
+    return torch.stack(found)
+
+
+def a_layer_behind_spikes_that_start_at_1(net: Net, x: Tensor) -> Tensor:
+    v = w = zeros(x)
+    k = torch.ones_like(v)
+    found = []
+    for t in x:
+        w = 0.8 * w + net.r(k)
+        found.append(_spikes(w))
+        w = w - 0.4 * found[-1]
+        v = 0.8 * v + net.a(t)
+        k = _spikes(v)
+        v = v - 0.4 * k
+    return torch.stack(found)
+
+
+def a_first_step_without_leak_and_gain(net: Net, x: Tensor) -> Tensor:
+    v: Tensor | None = None
+    found = []
+    for t in x:
+        i = net.a(t)
+        v = i if v is None else 0.8 * v + 0.2 * i
+        found.append(_spikes(v))
+        v = v - 0.4 * found[-1]
+    return torch.stack(found)
+
+
+def a_sum_from_a_python_number(net: Net, x: Tensor) -> Tensor:
+    v: Any = 0
+    found = []
+    for t in x:
+        v = v + net.a(t)
+        found.append(_spikes(v))
+    return torch.stack(found)
+
+
+def a_sum_of_all_spikes_at_each_step(net: Net, x: Tensor) -> Tensor:
+    v, spikes, found = zeros(x), list[Tensor](), []
+    for t in x:
+        v = 0.8 * v + net.a(t)
+        spikes.append(_spikes(v))
+        v = v - 0.4 * spikes[-1]
+        total: Any = sum(spikes)
+        found.append((total > 2).float())
+    return torch.stack(found)
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        spikes_that_start_at_1,
+        a_layer_behind_spikes_that_start_at_1,
+        a_first_step_without_leak_and_gain,
+        a_sum_from_a_python_number,
+        a_sum_of_all_spikes_at_each_step,
+    ],
+)
+def test_starts_that_no_neuron_has_are_those_of_cells(own: Callable[[Net, Tensor], Tensor]) -> None:
+    _require_same_at_any_strength(own)
+
+
+def from_step_1_on(net: Net, x: Tensor) -> Tensor:
+    v = zeros(x)
+    found = torch.zeros(len(x), *v.shape)
+    for n in range(1, len(x)):
+        v = 0.8 * v + net.a(x[n])
+        found[n] = _spikes(v)
+        v = v - 0.4 * found[n]
+    return found
+
+
+def test_a_first_step_in_which_nothing_runs() -> None:
+    _require_same_at_any_strength(from_step_1_on)
+
+
+def _require_same_at_any_strength(own: Callable[[Net, Tensor], Tensor]) -> None:
+    torch.manual_seed(0)
+    model, x = Net(own), torch.rand(10, 4, 16) * 3
+    net = stl.capture(model, x)
+    for unseen in (torch.randn(13, 3, 16), 100 * torch.randn(7, 2, 16), torch.zeros(10, 4, 16)):
+        np.testing.assert_array_equal(net.simulate(unseen.numpy()).y, model(unseen).detach().numpy())
+
+
+def of_the_mean_over_time(net: Net, x: Tensor) -> Tensor:
+    v: Any = 0.0
+    i, found = net.a(x.mean(0)), []
+    for _ in x:
+        v = 0.8 * v + i
+        found.append(_spikes(v))
+    return torch.stack(found)
+
+
+def after_two_silent_steps(net: Net, x: Tensor) -> Tensor:
+    v, found = zeros(x), []
+    for t in torch.cat((torch.zeros_like(x[:2]), x)):
+        v = 0.8 * v + net.a(t)
+        found.append(_spikes(v))
+    return torch.stack(found[2:])
+
+
+def of_the_later_half(net: Net, x: Tensor) -> Tensor:
+    return a_sum_from_a_python_number(net, x)[len(x) // 2 :]
+
+
+@pytest.mark.parametrize(
+    ("own", "reason"),
+    [
+        (of_the_mean_over_time, "what is made of all steps"),
+        (after_two_silent_steps, "runs 2 steps before the first of x"),
+        (of_the_later_half, "of 10 steps the model leaves out the first 5, and of 20 steps 10"),
+    ],
+)
+def test_steps_that_no_graph_runs_are_named(own: Callable[[Net, Tensor], Tensor], reason: str) -> None:
+    with pytest.raises(CaptureError, match=reason):
+        stl.capture(Net(own), torch.rand(10, 4, 16))

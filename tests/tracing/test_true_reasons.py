@@ -140,7 +140,7 @@ def _adapting_late(net: Neurons, i: Tensor, state: State) -> tuple[Tensor, State
         ),
         (
             Neurons(_late_through_weights, 0.0, 1.0, 1.0),
-            "a graph starts without spikes: let earlier spikes of the model start at 0",
+            "a Cell",
             Neurons(_late_through_weights, 0.0, 0.0, 0.0),
         ),
     ],

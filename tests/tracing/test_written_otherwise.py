@@ -244,7 +244,7 @@ REMEDIES: dict[str, tuple[Callable[[Net, Tensor], object], str]] = {
     ),
     "steps repeated": (lambda net, x: spikes(net.enter(x.repeat(2, 1, 1))), "a graph runs once for each step of x"),
     "a ReLU6": (lambda net, x: spikes(net.enter(x).clamp(0, 6)), "put a spiking neuron, or a ReLU, in its place"),
-    "rounded input": (lambda net, x: spikes(net.enter(torch.round(x * 9) / 9)), "apply it to x before capture"),
+    "rounded input": (lambda net, x: spikes(net.enter(torch.round(x * 9) / 9)), "a Cell"),
 }
 
 

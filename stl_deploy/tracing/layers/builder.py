@@ -195,12 +195,10 @@ class Builder(ProgramBuilder):
         return terms
 
     def _require_start(self, signal: Signal, lag: int) -> None:
-        """Raise CaptureError for arithmetic whose values before step 0 are not those of what it reads then.
+        """Raise NoNeuronError for arithmetic whose values before step 0 are not those of what it reads then.
 
-        Layers with weights, and spikes themselves, whose starts are seen by the proof, are left out.
+        Layers with weights, whose starts are seen by the proof, are left out.
         """
-        if signal.node.name == "_to_copy":
-            return
 
         def at_rest(read: Signal, ago: int) -> Polynomial | None:
             core = self._core_of.get(read)
@@ -216,14 +214,8 @@ class Builder(ProgramBuilder):
                 return
             if node.tensor is None or made is None:
                 return
-            start, rest = np.broadcast_arrays(node.tensor.double().numpy(), made)
-            worst = np.abs(start - rest).argmax()
-            if not np.allclose(start, rest, rtol=1e-5, atol=1e-6):
-                raise refusal(
-                    signal,
-                    f"'{signal.node.called}' is read a step late and starts at {start.flat[worst]:g}, where a "
-                    f"graph has {rest.flat[worst]:g}; start it from what it is before any spike",
-                )
+            if not np.allclose(node.tensor.double().numpy(), made, rtol=1e-5, atol=1e-6):
+                raise NoNeuronError(signal)
 
     def _starts_before(self, signal: Signal, lag: int) -> bool:
         """Return whether a state without threshold has other values than 0 in the ``lag`` steps before the first."""
@@ -289,7 +281,7 @@ class Builder(ProgramBuilder):
         counted = self.thresholds.get(signal)
         kind = self.kinds.get(signal.node.name if counted is None or counted.count is None else "count")
         if kind is None:
-            raise refusal(signal, no_form(signal.node.name))
+            raise NoNeuronError(signal) if signal.node.pointwise else refusal(signal, no_form(signal.node.called))
         try:
             terms = kind(self, signal)
         except StlDeployError:

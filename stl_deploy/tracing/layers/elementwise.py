@@ -16,9 +16,8 @@ from stl_deploy.tracing.layers.builder import Builder, refusal
 from stl_deploy.tracing.layers.draft import Operands
 from stl_deploy.tracing.layers.thresholds import gate, is_binary, turned_spike
 from stl_deploy.tracing.recognition.populations import compact
-from stl_deploy.tracing.recording.remedies import no_form
 from stl_deploy.tracing.unrolling.nodes import Node
-from stl_deploy.tracing.unrolling.steps import Ref, Signal
+from stl_deploy.tracing.unrolling.steps import NoNeuronError, Ref, Signal
 
 
 def negated(build: Builder, signal: Signal) -> Operands:
@@ -32,7 +31,7 @@ def turned(build: Builder, signal: Signal) -> Operands:
     if signal.node.name == "bitwise_not" and signal.node.dtype != torch.bool:
         raise refusal(signal, "'bitwise_not' of integers is -1 - s; negate spikes by ~s.bool(), or write 1 - s")
     if not is_binary(build, build.read(x)):
-        raise refusal(signal, no_form(signal.node.name))
+        raise NoNeuronError(signal)
     ones = np.ones(build.shape(signal)[0])
     return norm(build, signal, x, -ones, ones)
 

@@ -21,16 +21,12 @@ from stl_deploy.tracing.unrolling.steps import Ref, Signal
 
 
 def convolution(build: Builder, signal: Signal) -> Operands:
-    """Over one or two axes; a third, of time alone, is none of a step."""
+    """Over one or two axes, of which one of time alone is none of a step; over three as its matrix."""
     x, weight, bias, stride, padding, dilation, transposed, _, groups = signal.args
     if signal.node.axis:
         at = signal.node.axis - 2
         stride, padding, dilation = ([*sizes[:at], *sizes[at + 1 :]] for sizes in (stride, padding, dilation))
-    if len(stride) > 2:
-        raise refusal(
-            signal, f"expected a convolution over 1 or 2 axes; found one over {len(stride)}; NIR has no node for it"
-        )
-    if transposed:
+    if transposed or len(stride) > 2:
         return dense(build, signal, x)
     weight = array(weight).squeeze(signal.node.axis or ())
     return _weighted(build, signal, x, weight, bias, (stride, padding, dilation), groups)
@@ -41,8 +37,6 @@ def over_time(build: Builder, signal: Signal) -> Operands:
     taps, weight, bias, stride, padding, dilation, groups, axis = signal.args
     kernel = array(weight)
     stride, padding, dilation = ([*sizes[: axis - 2], *sizes[axis - 1 :]] for sizes in (stride, padding, dilation))
-    if len(stride) > 2:
-        raise refusal(signal, "expected a convolution over time and at most 2 other axes; found 3 others")
     terms: Operands = ()
     for i, tap in enumerate(taps):
         part: Floats = np.asarray(kernel.take(i, axis), np.float32)

@@ -308,7 +308,7 @@ def _prove_layer(
 
 
 def _apart(layer: Neuron, step: int, at: tuple[int, ...], ulp: float, place: Place | None) -> CaptureError:
-    instead = "; a graph starts without spikes: let earlier spikes of the model start at 0" if not step else ""
+    instead = ""
     if layer.multi_spike and step:
         instead = "; it fires several spikes a step: let each subtract the threshold, v = v - s * θ"
     return CaptureError(

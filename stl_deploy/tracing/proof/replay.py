@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stl_deploy.errors import CaptureError
 from stl_deploy.graph.segments import strongly_connected
 from stl_deploy.tracing.recording.operations import map_tree
 from stl_deploy.tracing.unrolling.layout import BATCH, TIME, Dim, Sizes, axis_of, shape_of
@@ -75,7 +74,7 @@ class _Replay:
         end = start + len(order)
         sizes = [f if isinstance(f, int) else self.sizes[f] for f in order]
         others = [size for f, size in zip(order, sizes, strict=True) if f != TIME]
-        parts = torch.broadcast_tensors(*(self._read(read, t, signal) for t in range(len(self.x))))  # type: ignore[no-untyped-call]
+        parts = torch.broadcast_tensors(*(self._read(read, t) for t in range(len(self.x))))  # type: ignore[no-untyped-call]
         parts = [_split(part, start, others) if len(others) > 1 else part for part in parts]
         joined = _lying(torch.stack(parts, start + axis).flatten(start, end - 1), signal.node.memory)
         args, kwargs = map_tree((signal.args, signal.kwargs), Ref, lambda ref: joined)
@@ -88,7 +87,7 @@ class _Replay:
         """Run a weighted sum over time of all steps, with its input's values before the first."""
         lags = [ref.lag for ref in signal.reads()]
         oldest = Ref(signal.reads()[0].signal, max(lags))
-        series = tuple(self._read(oldest, t, signal) for t in range(len(self.x) + max(lags) - min(lags)))
+        series = tuple(self._read(oldest, t) for t in range(len(self.x) + max(lags) - min(lags)))
         args, _ = replace_nodes((signal.args[1:], {}), _tensor)
         outputs = AT_ONCE[signal.node.name](series, *args)
         return list(outputs.unbind(signal.node.axis))
@@ -100,7 +99,7 @@ class _Replay:
         elif signal.node.name == "input":
             done.append(self.x[0 if signal.still else t])
         elif t == 0 and signal.first is not None:
-            done.append(self._first(signal.first))
+            done.append(self._of_all_samples(self._first(signal.first), signal))
         else:
             args, kwargs = self._arguments(signal, t)
             done.append(signal.node.run(args, kwargs, self.sizes))
@@ -113,30 +112,21 @@ class _Replay:
             self._filled[signal] = *filled, places if len(places) == len(signal.reads()) else None
         args, kwargs, places = self._filled[signal]
         if places is None:
-            return map_tree((args, kwargs), Ref, lambda ref: self._read(ref, t, signal))  # type: ignore[no-any-return]
+            return map_tree((args, kwargs), Ref, lambda ref: self._read(ref, t))  # type: ignore[no-any-return]
         made = list(args)
         for place in places:
-            made[place] = self._read(made[place], t, signal)
+            made[place] = self._read(made[place], t)
         return made, kwargs
 
-    def _read(self, ref: Ref, t: int, reader: Signal) -> Tensor:
+    def _read(self, ref: Ref, t: int) -> Tensor:
         at = t - ref.lag
         if ref.signal.still:
             return self.values[ref.signal][0]
         if at >= 0:
             return self.values[ref.signal][at]
-        if len(ref.signal.before) < -at:
-            instead = (
-                "apply to x before capture what all steps read of one"
-                if ref.signal.node.name == "input"
-                else "let states start from tensors (torch.zeros_like), so that all steps do the same; delay by F.pad "
-                "over time"
-            )
-            raise CaptureError(
-                f"'{reader.node.called}' reads '{ref.signal.node.called}' of step {at}, for which there is no value; "
-                + instead,
-                line=reader.node.place.line,
-            )
+        if len(ref.signal.before) < -at:  # what no output needs, or the proof finds a difference
+            layout = ref.signal.node.layout
+            return torch.zeros(shape_of(layout, self.sizes), dtype=ref.signal.node.dtype)
         return self._of_all_samples(_tensor(ref.signal.before[-at - 1]), ref.signal)
 
     def _of_all_samples(self, start: Tensor, signal: Signal) -> Tensor:

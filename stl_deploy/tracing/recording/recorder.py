@@ -130,8 +130,9 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             reads = any(isinstance(item, Tensor) for item in leaves((args, kwargs)))
             start = "" if reads else f"; where states start from them, give {option('start', 'zeros')}"
             refusal = CaptureError(
-                f"'{name}' draws random numbers, so that no two runs agree; in eval mode a model must not: give "
-                f"dropout training=self.training, and encode the input before it is given to capture{start}",
+                f"'{name}' draws random numbers, which in eval mode a model must not: give dropout "
+                "training=self.training, encode the input before it is given to capture, and draw what stays the same "
+                f"in __init__, as a buffer{start}",
                 line=where.line,
                 slug="random-numbers",
             )

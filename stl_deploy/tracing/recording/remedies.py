@@ -12,16 +12,13 @@ from stl_deploy.errors import GraphError
 from stl_deploy.graph.program import Neuron, Program
 
 _NORM = "it divides by statistics of each sample; use BatchNorm, which goes into the weights"
-_CONDITION = (
-    "a spike is decided by one comparison with a fixed threshold; leave out other conditions (a refractory time?)"
-)
 _ACTIVATION = "a real-valued activation is not a spiking neuron; train with ReLU or ReLU6 in its place, and convert"
 _ORDER = (
     "a spike is decided by its own potential; leave out comparisons between neurons; at the end (the decision, the "
     "first spike) return every step, [T, B, ...], and apply it to that"
 )
 _STATISTIC = "return what it reads, [T, B, ...] at every step, and apply it to that"
-_PREPARED = "where it prepares x, apply it to x before capture; in the model, put a spiking neuron in its place"
+_PREPARED = "where it prepares x, apply it to x before capture"
 _COUNTED = (
     "count spikes by torch.clamp(torch.floor(v / θ), 0, cap), or torch.round(torch.clamp(v / θ, 0, cap)); "
     "where it prepares x, apply it to x before capture"
@@ -36,34 +33,28 @@ _ATTENTION = (
     "_native_multi_head_attention",
 )
 SPREADS = ("std", "var", "std_mean", "var_mean")
-CONDITIONS = ("bitwise_and", "bitwise_or", "logical_and", "logical_or")
 NORMS = ("native_layer_norm", "native_group_norm", "_fused_rms_norm", "rms_norm")
 _INSTEAD = {
     **dict.fromkeys(NORMS, _NORM),
     **dict.fromkeys(SPREADS, "normalise x before capture, or use BatchNorm, which goes into the weights"),
-    **dict.fromkeys((*CONDITIONS, "bitwise_not", "logical_not", "logical_xor"), _CONDITION),
     **dict.fromkeys(("argmax", "argmin", "sort", "topk", "kthvalue"), _ORDER),
     **dict.fromkeys(("cumsum", "median", "logsumexp", "cumprod"), _STATISTIC),
     **dict.fromkeys(("linalg_vector_norm", "linalg_norm", "norm"), _NORM),
     **dict.fromkeys(_ATTENTION, SOFTMAX),
-    **dict.fromkeys(("where", "nan_to_num", "threshold", "hardshrink", "abs", "pow", "sqrt", "exp", "log"), _PREPARED),
+    **dict.fromkeys(("nan_to_num", "threshold", "hardshrink", "fmod", "remainder"), _PREPARED),
     "bmm": "with weights of its own for each group write Conv1d(n, m, 1, groups=g), or a block-diagonal Linear",
     "bitwise_xor": "write a * (1 - b) + b * (1 - a) of two spikes",
-    **dict.fromkeys(("floor_divide", "floor", "trunc"), _COUNTED),
-    **dict.fromkeys(("round", "ceil", "fmod", "remainder", "ne", "eq"), _PREPARED),
+    "floor_divide": _COUNTED,
     **dict.fromkeys(("_to_sparse", "_sparse_mm", "_sparse_addmm", "sparse_mask", "_to_dense"), SPARSE),
     **dict.fromkeys(("_to_sparse_csr", "_sparse_coo_tensor_unsafe", "sparse_coo_tensor"), SPARSE),
-    "masked_fill": "multiply by a mask of 0 and 1 in its place, which goes into the weights",
-    "sign": "spikes are 0 or 1; compare a potential with a threshold in its place",
     **dict.fromkeys(
         ("_softmax", "_log_softmax"),
         "it divides by a sum over the classes of each step; return what it reads, and apply it to that; spiking "
         "attention has none: " + _SPIKING,
     ),
     **dict.fromkeys(
-        ("relu", "sigmoid", "tanh", "gelu", "silu", "leaky_relu", "elu", "softplus", "hardtanh"), _ACTIVATION
+        ("gelu", "elu", "hardswish", "hardsigmoid", "_prelu_kernel", "mish", "rrelu_with_noise", "glu"), _ACTIVATION
     ),
-    **dict.fromkeys(("hardswish", "hardsigmoid", "_prelu_kernel", "mish", "rrelu_with_noise", "glu"), _ACTIVATION),
 }
 
 

@@ -36,17 +36,6 @@ from stl_deploy.tracing.unrolling.rules import read
 from stl_deploy.tracing.unrolling.unroll import Flow, Unroller
 
 R = TypeVar("R")
-_OF_CODE = (
-    AttributeError,
-    NameError,
-    LookupError,
-    ImportError,
-    ArithmeticError,
-    NotImplementedError,
-    OSError,
-    SystemExit,
-)
-"""Errors that forward's own code raises rather than torch, of a shape."""
 
 
 @dataclass(frozen=True)
@@ -235,9 +224,7 @@ def called(model: nn.Module, x: Tensor, call: Call, passed: PassedState | None =
     except CaptureError:
         raise
     except (Exception, SystemExit) as error:
-        instead = f"give x as forward takes it under {option('time', call.asked)}"
-        if isinstance(error, _OF_CODE):
-            instead = f"mend forward, or {instead}"
+        instead = f"mend forward, or give x as forward takes it under {option('time', call.asked)}"
         if isinstance(error, TypeError) and "required positional argument" in str(error) and not call.timeless:
             instead = "give a forward of several inputs a tuple of them as x, or a dict by argument"
         for name, each in model.named_parameters() if "type" in str(error) else ():

@@ -11,7 +11,7 @@ from stl_deploy.tracing.recording.operations import map_tree
 from stl_deploy.tracing.recording.source_lines import in_module
 from stl_deploy.tracing.unrolling.layout import BATCH, Sizes, shape_of
 from stl_deploy.tracing.unrolling.nodes import Node, replace_nodes
-from stl_deploy.tracing.unrolling.steps import DELAYS, Ref, Signal, SignalError, Steps
+from stl_deploy.tracing.unrolling.steps import Ref, Signal, SignalError, Steps
 
 _SIZES: Sizes = {BATCH: 16}
 _COARSE = (torch.float16, torch.bfloat16)
@@ -37,8 +37,8 @@ def require_same_first_values(steps: Steps, compared: Collection[Signal]) -> Non
             where = signal.node.place
             raise SignalError(
                 signal,
-                f"'{signal.node.called}'{in_module(where)} differs between step 0 and the steps after; let every "
-                f"step do the same{f' ({DELAYS})' if signal.node.name == 'cat' else ''}",
+                f"'{signal.node.called}'{in_module(where)} differs between step 0 and the steps after (at step 0 it is "
+                f"'{signal.first.called}'); let every step do the same",
             )
 
 

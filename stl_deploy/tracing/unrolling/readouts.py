@@ -106,9 +106,8 @@ def _all_steps(taken: tuple[Node, ...], nodes: Nodes, steps: int) -> tuple[tuple
     chain = _with_earlier(taken, nodes, steps)
     if chain is None:
         raise CaptureError(
-            f"expected an output made of all {steps} time steps, or of all from one step on; found one of "
-            f"{len(taken)} (a stride, or padding behind the last?); return [T, B, ...], one for each step, and leave "
-            "steps out afterwards",
+            f"expected a model that runs each of {steps} time steps, and puts out all of them, or all from one step "
+            f"on; found {len(taken)} outputs; return [T, B, ...], one for each step, and leave steps out afterwards",
             line=taken[0].place.line,
         )
     return chain, steps - len(taken)

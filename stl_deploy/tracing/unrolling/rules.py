@@ -386,7 +386,8 @@ def _reduce(unroller: Unroller, op: Op) -> Flow:
         if over is None:
             remedy = "return what it reads, [T, B, ...] at every step, and apply it to that"
             raise refuse(f"unsupported readout over time: '{op.name}'; {remedy}", op)
-        nodes = (unroller.untimed(over, None, tuple(nodes), {}, nodes[0].layout, dtype, op.place),)
+        layout_of_one = nodes[0].layout
+        nodes = (unroller.untimed(over, None, tuple(nodes), {}, layout_of_one, dtype, op.place, written=op.name),)
         if keep:
             shown = list(nodes[0].layout)
             shown.insert(timed[0], ())

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from stl_deploy._util.reachable import reachable
 from stl_deploy._util.units import counted
 from stl_deploy.errors import CaptureError
 from stl_deploy.tracing.recording.operations import COMPARES
@@ -254,7 +255,7 @@ class _Folding:
     def _check_starts(self) -> None:
         for a, b in self.start.items():
             if not b.constant and (self.depth(b) or 0) > 0:
-                raise self._unequal(a, b, a)
+                raise _reads_later(b) if b.latest == a.latest >= 0 else self._unequal(a, b, a)
 
     def steps(self) -> Steps:
         """Return the graph of one step."""
@@ -290,7 +291,12 @@ class _Folding:
         depth = self.depth(last)
         lag = 0 if depth is None else len(self.outputs) - 1 - depth
         if lag < 0:
-            raise _reads_later(last)
+            if self.outputs[-2].latest == last.latest:
+                raise _reads_later(last)
+            raise CaptureError(
+                f"the model runs {counted(-lag, 'step')} before the first of x; a graph runs one for each step of x",
+                line=last.place.line,
+            )
         output = Ref(made[root(last)], lag)
         latest: dict[Signal, int] = {}
         for ref in (output, *(ref for signal in made.values() for ref in signal.reads())):
@@ -363,7 +369,9 @@ def _arguments(a: Node, b: Node) -> list[tuple[Node, Node]] | None:
 
 def _alike_inputs(later: Node, sooner: Node) -> list[tuple[Node, Node]]:
     """Return common inputs of a first step that differs (``v + x`` and ``x``): the same line's same operation."""
-    alike = [(x, y) for y in [sooner, *sooner.inputs] for x in later.inputs if _are_alike(x, y)]
+    direct = [(x, y) for y in [sooner, *sooner.inputs] for x in later.inputs if x is not y and _are_alike(x, y)]
+    behind = reachable(later.inputs, lambda node: node.inputs if node.pointwise else ())  # ``0.9 * v + 0.1 * i``
+    alike = direct or [(x, sooner) for x in behind if x is not sooner and _are_alike(x, sooner)]
     if len(_pairs(alike)) < len(alike):  # one line, or one function, makes both a current and a potential
         alike = [(x, y) for x, y in alike if shifts(x, y, {})]
     return _pairs(alike)
