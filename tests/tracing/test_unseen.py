@@ -133,7 +133,7 @@ def test_channels_at_places_that_stay_the_same_are_captured(body: Any) -> None:
         (lambda net, s: s.roll(1, (0)), "'roll' moves time steps or samples; .* delay by F.pad"),
         (lambda net, s: s.roll(1), "'roll' moves time steps or samples"),
         (lambda net, s: s[:, [1, 0, 2]], "'index' moves time steps or samples"),
-        (lambda net, s: s.masked_fill(torch.arange(8) > 4, 0), "multiply by a mask of 0 and 1"),
+        (lambda net, s: s.masked_fill(torch.arange(8) > 4, 0), "a Cell"),
         (lambda net, s: s[:1].expand_as(s), "one time step is repeated over the others"),
     ],
 )
