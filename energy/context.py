@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from stl_deploy._util.remedies import option
 from stl_deploy.energy.chips.time import StepTimes, check_step_times
 from stl_deploy.energy.counts.record import Counts
+from stl_deploy.energy.paired import MetricScore
 from stl_deploy.energy.prices.chip import Checked, OnChip
 from stl_deploy.energy.prices.load import load_prices
 from stl_deploy.energy.prices.machine import MachineEnergy
@@ -29,7 +30,8 @@ class AnnTwin:
     frames: passes for each of these samples, whose mean the accuracy is of. nonzero_weights: share of each layer's
     weights that are not zero; empty: as in the spiking network. fetched: share of each layer's weights that meet a
     nonzero input, the mean over passes; empty: as many as MACs, at most all. right: ``[B]``, whether it
-    decides each sample right, for a paired comparison. summed: whether it sees the sum of a sequence's steps.
+    decides each sample right, for a paired comparison. scores: ``[B, classes]``, for a metric of the user's. summed:
+    whether it sees the sum of a sequence's steps.
     """
 
     macs_nonzero: int
@@ -43,6 +45,7 @@ class AnnTwin:
     fetched: Mapping[str, float] = field(default_factory=dict)
     right: NDArray[np.bool_] | None = field(default=None, compare=False, repr=False)
     summed: bool = False
+    scores: NDArray[Any] | None = field(default=None, compare=False, repr=False)
 
     @property
     def fraction(self) -> float:
@@ -115,6 +118,7 @@ class Context:
         chip: Placement of the neurons, for lists that price messages and hops between cores.
         checked: Chips that cannot hold the network, and its clocks on UP5K; without clocks, UP5K has no line.
         step_time: Measured seconds of one time step by chip, instead of predicted ones.
+        score: The user's metric of the network and its twin, instead of accuracy.
         notes: Assumptions, one sentence each.
 
     Raises:
@@ -128,6 +132,7 @@ class Context:
     chip: OnChip = _NO_PLACEMENT
     checked: Checked = _UNCHECKED
     step_time: StepTimes | None = None
+    score: MetricScore | None = None
     notes: Sequence[str] = ()
 
     def __post_init__(self) -> None:
@@ -149,4 +154,5 @@ class ContextKeywords(TypedDict, total=False):
     chip: OnChip
     checked: Checked
     step_time: StepTimes | None
+    score: MetricScore | None
     notes: Sequence[str]

@@ -32,7 +32,7 @@ from stl_deploy.energy.models.memory import NeuronMemory, TapMemory, memory_of
 from stl_deploy.energy.models.ratios import ByRule, Ratio, without_ratios
 from stl_deploy.energy.models.sensitivity import Sensitivity, sensitivity
 from stl_deploy.energy.models.verdict import CHIP, Findings, Idle, range_of_ratios, spread, verdict
-from stl_deploy.energy.paired import MARGIN, Paired, check_margin, compare
+from stl_deploy.energy.paired import MARGIN, MetricScore, Paired, check_margin, compare
 from stl_deploy.energy.prices.bill import Priced
 from stl_deploy.energy.prices.chip import Checked
 from stl_deploy.energy.prices.joules import price
@@ -81,6 +81,7 @@ class EnergyReport(ByRule):
     no_ann: str = ""
     summed: int = 0
     accuracy: Paired | None = None
+    score: MetricScore | None = None
     frontier: Frontier | None = None
     tried: tuple[Point, ...] = ()
     advice: Advice | None = None
@@ -102,7 +103,7 @@ class EnergyReport(ByRule):
             summed=self.summed,
             idle=self.idle,
             dead=self.dead,
-            accuracy=self.accuracy,
+            accuracy=self.accuracy or self.score,
             leads=leading(self.counts),
             frontier=self.frontier,
         )
@@ -182,6 +183,7 @@ class EnergyReport(ByRule):
             "spread": self.spread,
             "sensitivity": [row.as_dict() for row in self.sensitivity],
             **({} if self.accuracy is None else {"accuracy": self.accuracy.as_dict()}),
+            **({} if self.score is None else {"score": self.score.as_dict()}),
             **({} if self.frontier is None else {"frontier": self.frontier.as_dict()}),
             **({} if self.advice is None else {"advice": self.advice.as_dict()}),
             "conventions": [row.as_dict() for row in self.conventions],
@@ -318,6 +320,7 @@ def energy_report(
         no_ann,
         counts.T if twin is not None and twin.summed else 0,
         accuracy,
+        made.score,
         idle=idle(program, counts),
         dead=dead(program, counts),
         right=right,

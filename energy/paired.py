@@ -30,6 +30,26 @@ _MOST_SAMPLES = 10_000_000
 
 
 @dataclass(frozen=True)
+class MetricScore:
+    """The metric of that name, instead of accuracy, on the samples counted; ann: of the twin, where it was run."""
+
+    metric: str
+    snn: float
+    ann: float | None
+    samples: int
+
+    @property
+    def text(self) -> str:
+        """One sentence."""
+        twin = "" if self.ann is None else f", of its ANN twin {self.ann:.4g}"
+        return f"'{self.metric}' of the SNN is {self.snn:.4g}{twin} (measured, {self.samples:,} samples)."
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the energy JSON's ``score``."""
+        return vars(self) | {"text": self.text, "label": "measured"}
+
+
+@dataclass(frozen=True)
 class Paired:
     """Two networks on the same samples; accuracies and ``margin`` are shares (0.005 is half a point).
 

@@ -14,7 +14,7 @@ from stl_deploy.energy.models.dataflow import Dataflow
 from stl_deploy.energy.models.frontier import Frontier
 from stl_deploy.energy.models.grid import LAYER_BY_LAYER, QUOTED, QUOTED_PRICE, beside, quoted
 from stl_deploy.energy.models.ratios import Ratio, number, percent, si
-from stl_deploy.energy.paired import Paired
+from stl_deploy.energy.paired import MetricScore, Paired
 from stl_deploy.energy.prices.chip import PLACED_ON
 from stl_deploy.energy.prices.price_list import Range
 
@@ -46,8 +46,8 @@ class Findings:
 
     placed: false where the network was found not to fit the chip. no_ann: why there is no ANN to compare with, in one
     sentence. summed: of so many steps the twin sees the sum, in one frame. idle: why the network decides nothing on
-    this input. dead: its layers that never or always fire. accuracy: of the SNN against its twin. leads: the dataflow
-    that fits the input.
+    this input. dead: its layers that never or always fire. accuracy: of the SNN against its twin, or the user's metric.
+    leads: the dataflow that fits the input.
     """
 
     cells: Sequence[Ratio]
@@ -59,7 +59,7 @@ class Findings:
     summed: int = 0
     idle: Idle | None = None
     dead: Mapping[str, Literal["silent", "saturated"]] = field(default_factory=dict)
-    accuracy: Paired | None = None
+    accuracy: Paired | MetricScore | None = None
     leads: Dataflow = QUOTED
     frontier: Frontier | None = None
 

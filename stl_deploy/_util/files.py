@@ -123,8 +123,11 @@ def read_input(path: Path) -> tuple[NDArray[Any], NDArray[np.int64] | None]:
     return x, labels
 
 
-def read_inputs(path: Path) -> tuple[Inputs, NDArray[np.int64] | None]:
-    """Read as `read_input`; a network of several inputs needs an array ``x__<input>`` for each instead of ``x``."""
+def read_inputs(path: Path, *, any_target: bool = False) -> tuple[Inputs, NDArray[Any] | None]:
+    """Read as `read_input`; a network of several inputs needs an array ``x__<input>`` for each instead of ``x``.
+
+    any_target: ``y`` may be any array, for a metric of the user's.
+    """
     arrays = read_npz(path, lambda name: name in ("x", "y") or name.startswith(_NAMED))
     named = {name: values for name, values in arrays.items() if name.startswith(_NAMED)}
     if "x" in arrays and named:
@@ -142,7 +145,7 @@ def read_inputs(path: Path) -> tuple[Inputs, NDArray[np.int64] | None]:
     else:
         x = _values(path, "x", arrays["x"])
     labels = arrays.get("y")
-    return x, None if labels is None else checked_labels(labels, *leading(x), f"{path}: 'y'")
+    return x, labels if labels is None or any_target else checked_labels(labels, *leading(x), f"{path}: 'y'")
 
 
 def leading(x: NDArray[Any] | Mapping[str, NDArray[Any]]) -> tuple[int, int]:

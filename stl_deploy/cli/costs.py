@@ -48,6 +48,10 @@ def energy(
     frontier: Annotated[
         bool, typer.Option("--frontier", help="Train a run's missing narrower ANNs and keep them.")
     ] = False,
+    metric: Annotated[
+        str | None,
+        typer.Option(metavar="FILE.py:NAME", help="Function of readout and targets y, instead of accuracy; is run."),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -75,7 +79,7 @@ def energy(
         from stl_deploy.verbs.weighing import tradeoff
 
         given = {"--prices": options.prices, "--measure": options.measure, "--processes": options.processes != 1}
-        given |= {"--step-time": options.step_time, "--frontier": frontier}
+        given |= {"--step-time": options.step_time, "--frontier": frontier, "--metric": metric}
         if wrong := [option for option, is_given in given.items() if is_given]:
             raise InputError(f"{wrong[0]} is for the energy of one network; omit it when comparing accuracy and energy")
         sweep = tradeoff(
@@ -89,6 +93,7 @@ def energy(
         dialect=dialect,
         ann=ann,
         frontier=frontier,
+        metric=metric,
         output=output,
         options=options,
         say=console(),

@@ -58,6 +58,11 @@ class Readout:
         scores = _over_time(self.votes(y), self.over_time)
         return np.asarray(scores if self.then is None else _normalised(scores, self.then), np.float32)
 
+    def scores(self, y: NDArray[Any]) -> NDArray[Any]:
+        """Return scores ``[B, ...]`` of all samples; without a rule over time the steps are added up."""
+        scores = self(y)
+        return scores.sum(axis=0, dtype=np.float64) if scores.ndim == y.ndim else scores
+
     def decide(self, y: NDArray[Any]) -> NDArray[np.int64]:
         """Return the class of each sample ``[B]``; without a rule over time the steps' scores are added up."""
         rule = "sum" if self.over_time in (None, "mean") else self.over_time

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ from stl_deploy.energy.context import DEFAULT_PRICES, AnnTwin
 from stl_deploy.energy.measure import EnergyReport, measure_energy
 from stl_deploy.energy.models.frontier import advise
 from stl_deploy.energy.models.grid import quoted
-from stl_deploy.energy.paired import MARGIN, check_margin
+from stl_deploy.energy.paired import MARGIN, MetricScore, check_margin
 from stl_deploy.energy.prices.chip import CORES, PLACED_ON, Checked, OnChip
 from stl_deploy.energy.prices.machine import MachineEnergy, measure_machine
 from stl_deploy.energy.prices.price_list import middle
@@ -33,9 +34,10 @@ from stl_deploy.graph.check import refused as untaken
 from stl_deploy.graph.findings import Finding, from_error
 from stl_deploy.graph.program import CAPTURED, MATRICES, Program
 from stl_deploy.graph.readout import no_classes, readout_of, require_classes
-from stl_deploy.graph.run import NetworkInput, match_inputs
+from stl_deploy.graph.run import CHUNK, NetworkInput, match_inputs, run
 from stl_deploy.pipeline.artifacts import open_runner
 from stl_deploy.pipeline.network_input import on_declared_grid
+from stl_deploy.pipeline.results import Metric, name_of, score_of
 from stl_deploy.pipeline.tradeoff import TradeoffPoint, changes
 
 FILE = "energy.json"
@@ -47,8 +49,9 @@ def energy(
     x: NetworkInput,
     options: EnergyOptions,
     *,
-    labels: NDArray[np.int64] | None = None,
+    labels: NDArray[Any] | None = None,
     twin: AnnTwin | None = None,
+    metric: Metric | None = None,
     source: str = "",
     notes: Sequence[str] = (),
     say: Console = QUIET,
@@ -56,15 +59,19 @@ def energy(
     """Count a network's activity on ``x`` ``[T, B, *shape]`` exactly and price the counts.
 
     labels: ``[B]``, for accuracy and the spread by class. twin: activity of a trained ANN of the same topology. source:
-    name of the counted network. notes: assumptions, one sentence each.
+    name of the counted network. metric: instead of accuracy; ``labels`` are then its targets ``[B, ...]``. notes:
+    assumptions, one sentence each.
     Raises InputError or ConfigError for input, coding, price list or margin that do not fit, for a margin without
     labels, and for input off the grid that the graph declares.
     """
+    match_inputs(program, x)
+    program, x = on_declared_grid(program, x, options.input_grid, say)
+    score = None
+    if metric is not None:
+        score, labels = _scored(metric, program, x, labels, twin), None
     require_labels(options, labels, program)
     if twin is not None:
         require_decided(labels, program)
-    match_inputs(program, x)
-    program, x = on_declared_grid(program, x, options.input_grid, say)
     report = measure_energy(
         program,
         x,
@@ -78,6 +85,7 @@ def energy(
         chip=on_loihi(program),
         checked=checked(program, x, options.step_time),
         step_time=options.step_time,
+        score=score,
         margin=MARGIN if options.margin is None else options.margin,
         notes=(*notes, *rounded(options), *_matrices(program)),
     )
@@ -100,6 +108,20 @@ def with_advice(
     decided = report.right is not None and not report.idle and not report.no_ann
     advice = advise(tried, check_margin(margin), report.leads, middle(cell.energy.ann_J)) if decided else None
     return replace(report, tried=tried, advice=advice)
+
+
+def _scored(
+    metric: Metric, program: Program, x: NetworkInput, targets: NDArray[Any] | None, twin: AnnTwin | None
+) -> MetricScore:
+    """Return the user's metric of the network, and of its twin if that ran."""
+    samples = leading(x)[1]
+    if targets is None or len(targets) != samples or len(program.outputs) != 1:
+        seen = f"{0 if targets is None else len(targets)} and {len(program.outputs)}"
+        raise InputError(f"metric: expected targets of {samples} samples and 1 output; found {seen}")
+    outputs = run(program, x, chunk=CHUNK).y
+    snn = score_of(metric, readout_of(program.metadata).scores(outputs), targets)
+    ann = None if twin is None or twin.scores is None else score_of(metric, twin.scores, targets)
+    return MetricScore(name_of(metric), snn, ann, samples)
 
 
 def require_labels(options: EnergyOptions, labels: NDArray[np.int64] | None, program: Program) -> None:

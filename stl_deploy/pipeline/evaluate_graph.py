@@ -24,7 +24,7 @@ from stl_deploy.graph.readout import require_classes
 from stl_deploy.graph.run import NetworkInput, Result
 from stl_deploy.pipeline.artifacts import labels_of, open_runner, ready
 from stl_deploy.pipeline.network_input import check_numbers, checked_bits, on_declared_grid
-from stl_deploy.pipeline.results import BackendEvaluation, GraphEvaluation, Metric, Simulation, name_of
+from stl_deploy.pipeline.results import BackendEvaluation, GraphEvaluation, Metric, Simulation, name_of, score_of
 from stl_deploy.pipeline.simulate import simulate
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def evaluate_graph(
             check_numbers(net.program, taken)
         x = taken if net.original is None else net.original.given(taken, asks=False)  # the labels tell the axes apart
         result = replace(simulate(net.program, x, "reference", options), rule=net.readout)
-        own.add(_scores(result), labels)
+        own.add(result.rule.scores(result.y), labels)
         samples += len(labels)
         rates.add(result.spikes)
         backends.add(x, result, labels)
@@ -147,7 +147,7 @@ class _Side:
         if self._metric is None:
             return float(np.concatenate(self._right).mean())
         scores, targets = zip(*self._scored, strict=True)
-        return float(self._metric(np.concatenate(scores), np.concatenate(targets)))
+        return score_of(self._metric, np.concatenate(scores), np.concatenate(targets))
 
 
 class _Backends:
@@ -177,7 +177,7 @@ class _Backends:
                 reason = f"{error.reason} (backend '{name}')"
                 raise UnsupportedError(reason, node=error.node, slug=error.slug, remedy=error.remedy) from None
             simulation = Simulation(name, result.outputs, result.recorded, self.net.readout)
-            self.sides[name].add(_scores(simulation), labels)
+            self.sides[name].add(simulation.rule.scores(simulation.y), labels)
             self.tallies[name].add(
                 {n: s for n, s in expected.spikes.items() if n in simulation.spikes}, simulation.spikes
             )
@@ -251,12 +251,6 @@ def _loaded(path: Path) -> Runner:
         what = describe_path(path) if path.exists() else "no such file"
         raise InputError(f"{path}: expected an artifact that 'export' wrote; found {what}")
     return to.load(path)
-
-
-def _scores(simulation: Simulation) -> NDArray[Any]:
-    """Return the readout ``[B, ...]``; without a rule over time the steps are added up."""
-    scores = simulation.readout
-    return scores.sum(axis=0, dtype=np.float64) if scores.ndim == simulation.y.ndim else scores
 
 
 def _right(scores: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.bool_]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +182,18 @@ Metric = Callable[[NDArray[Any], NDArray[Any]], float]
 def name_of(metric: Metric | None) -> str:
     """Return the name of the user's metric; "" for accuracy."""
     return "" if metric is None else str(getattr(metric, "__name__", "metric"))
+
+
+def score_of(metric: Metric, scores: NDArray[Any], targets: NDArray[Any]) -> float:
+    """Return the metric's value; raise InputError where it fails, or is no finite number."""
+    try:
+        value = float(metric(scores, targets))
+    except Exception as error:
+        seen = f"of a readout {list(scores.shape)} and targets {list(targets.shape)}"
+        raise InputError(f"metric '{name_of(metric)}' {seen}: {type(error).__name__}: {error}") from error
+    if not isfinite(value):
+        raise InputError(f"metric '{name_of(metric)}': expected a finite number; found {value}")
+    return value
 
 
 class _Scored:

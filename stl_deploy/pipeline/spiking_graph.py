@@ -355,12 +355,15 @@ class SpikingGraph:
         )
 
     @named_options(EnergyOptions)
-    def energy(self, x: Any = None, labels: Any = None, **options: Unpack[EnergyKeywords]) -> Bill:
+    def energy(
+        self, x: Any = None, labels: Any = None, metric: Metric | None = None, **options: Unpack[EnergyKeywords]
+    ) -> Bill:
         """Count the network's operations on ``x`` (default: ``sample``) exactly, and model its energy.
 
         Args:
             x: Input ``[T, B, *shape]``.
             labels: Labels ``[B]``, for accuracy and the spread by class.
+            metric: Instead of accuracy, as for `evaluate`; ``labels`` are then its targets ``[B, ...]``.
             options: Fields of `EnergyOptions`, as in ``energy(x, prices=["loihi1_sanafe"])``.
 
         Raises:
@@ -370,8 +373,10 @@ class SpikingGraph:
 
         chosen = EnergyOptions(**options)
         given = self._input(x, "energy", rounds=chosen.input_grid is None)
-        checked = None if labels is None else checked_labels(as_array(labels), *leading(given), "labels")
-        return Bill(energy(self.program, given, chosen, labels=checked, source=self.name))
+        targets = None if labels is None else as_array(labels)
+        if targets is not None and metric is None:
+            targets = checked_labels(targets, *leading(given), "labels")
+        return Bill(energy(self.program, given, chosen, labels=targets, metric=metric, source=self.name))
 
     def module(self, *, surrogate: str = "arctan") -> ProgramModule:
         """Return this graph as a torch module, ``[T, B, *shape]`` to ``[T, B, *shape]``, for further training.

@@ -72,6 +72,7 @@ def measure_twin(program: Program, run_dir: Path, x: NDArray[Any], labels: NDArr
             )
     frames = x[:1] if bool((x == x[:1]).all()) else x
     active, fetched, right = dict.fromkeys(nodes, 0), dict.fromkeys(nodes, 0), list[NDArray[np.bool_]]()
+    scores: list[NDArray[Any]] = []
     for start in range(0, frames.shape[1], CHUNK):
         part = torch.from_numpy(np.ascontiguousarray(frames[:, start : start + CHUNK], np.float32))
         outputs: dict[str, Tensor] = {INPUT: part}
@@ -81,6 +82,7 @@ def measure_twin(program: Program, run_dir: Path, x: NDArray[Any], labels: NDArr
                 events = _events(run_dir, node, outputs[before[name]])
                 active[name] += int((events.sum(axis=(0, 1)) * fan_out(node)).sum())
                 fetched[name] += int(cells_met(node, events).sum()) * weights_by_cell(node)
+        scores.append(network.scores(votes).numpy())
         if labels is not None:
             right.append(network.decide(votes).numpy() == labels[start : start + CHUNK])
     passes = frames.shape[0] * frames.shape[1]
@@ -100,6 +102,7 @@ def measure_twin(program: Program, run_dir: Path, x: NDArray[Any], labels: NDArr
         fetched={name: count / (nodes[name].weight.size * passes) for name, count in fetched.items()},
         nonzero_weights=_nonzero_weights(network, [name for name in nodes if name not in back]),
         right=decided,
+        scores=np.concatenate(scores),
     )
 
 

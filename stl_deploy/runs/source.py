@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy._util.caller import warn_caller
@@ -168,12 +167,14 @@ def _open_program_file(source: NetworkSource, dialect: str | None) -> tuple[Prog
     return program, DialectChoice(Dialect(dt=program.dt), "metadata", "Dialect: none needed, as the file is a Program.")
 
 
-def read_for(source: NetworkSource, program: Program, file: Path) -> tuple[NetworkInput, NDArray[np.int64] | None]:
-    """Read input and labels of an npz file (see `read_inputs`); warn if time and batch axes seem swapped.
+def read_for(
+    source: NetworkSource, program: Program, file: Path, *, any_target: bool = False
+) -> tuple[NetworkInput, NDArray[Any] | None]:
+    """Read input and labels of an npz file as `read_inputs`; warn if time and batch axes seem swapped.
 
     Files hold ``[T, B, *shape]``, and a graph may come from a module, or an x from data, that have ``[B, T, *shape]``.
     """
-    x, labels = read_inputs(file)
+    x, labels = read_inputs(file, any_target=any_target)
     check_numbers(program, x)
     if (doubt := axes_in_doubt(program.metadata, x, _trained_steps(source))) is not None:
         warnings.warn(f"{file}: {doubt}", stacklevel=2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -28,7 +29,7 @@ def load_module(source: str, weights: Path | None = None, say: Console = QUIET) 
     Raises InputError for a file that cannot be run, a name that is not in it, and weights that do not fit.
     """
     file, name = name_in_file(source)
-    made = _named(_run(Path(file)), file, name)
+    made = _made(_target(file, name), file, name)
     if not isinstance(made, nn.Module):
         raise InputError(f"{source}: expected a torch.nn.Module, or what returns one; found a {type(made).__name__}")
     if weights is not None:
@@ -64,11 +65,24 @@ def _run(file: Path) -> ModuleType:
     return module
 
 
-def _named(module: ModuleType, file: str, name: str) -> Any:
+def load_function(source: str) -> Callable[..., Any]:
+    """Return the function ``FILE.py:NAME``; runs the user's file. Raises InputError as `load_module`."""
+    function = _target(*name_in_file(source))
+    if not callable(function):
+        raise InputError(f"{source}: expected a function; found a {type(function).__name__}")
+    return function  # type: ignore[no-any-return]
+
+
+def _target(file: str, name: str) -> Any:
+    module = _run(Path(file))
     target = getattr(module, name, None)
     if target is None:
         own = [key for key, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__]
         raise InputError(f"{file}: expected a name in it ({', '.join(own[:20]) or 'nothing to call'}); found '{name}'")
+    return target
+
+
+def _made(target: Any, file: str, name: str) -> Any:
     if isinstance(target, nn.Module) or not callable(target):
         return target
     try:

@@ -29,6 +29,7 @@ from stl_deploy.graph.run import NetworkInput, match_inputs
 from stl_deploy.pipeline.energy import FILE, require_decided, require_labels, rounded
 from stl_deploy.pipeline.energy import energy as count
 from stl_deploy.pipeline.network_input import on_declared_grid
+from stl_deploy.pipeline.results import Metric
 from stl_deploy.report.text.advice import with_commands
 from stl_deploy.report.text.energy import layers_csv, show, show_checks
 from stl_deploy.runs.kept_twin import Frames, kept_twin, twin_frames
@@ -48,6 +49,7 @@ def energy(
     dialect: str | None = None,
     ann: Path | None = None,
     frontier: bool = False,
+    metric: Metric | str | None = None,
     output: Path | None = None,
     options: EnergyOptions | None = None,
     say: Console = QUIET,
@@ -62,6 +64,8 @@ def energy(
         ann: Run folder of an ANN of the same topology; default: the run's own twin, on one frame of each sample, as in
             training; a note says if the input does not determine the frame.
         frontier: Train missing narrower ANNs once and keep them in the run; existing ones are always compared.
+        metric: Function of readout and targets ``y``, both ``[B, ...]``, instead of accuracy; or FILE.py:NAME, which
+            is executed.
         options: An options object, or its fields as keywords.
 
     Raises:
@@ -71,6 +75,10 @@ def energy(
     options = options or EnergyOptions(**keywords)
     if options.margin is not None:
         check_margin(options.margin)
+    if isinstance(metric, str):
+        from stl_deploy.runs.user_module import load_function  # torch
+
+        metric = load_function(metric)
     if output is not None:
         install.require("matplotlib")
         require_folder(output)
@@ -78,7 +86,8 @@ def energy(
     if opened.kind == RUN:
         check_network(source)
     program, reading = open_reading(opened, dialect)
-    x, labels = read_for(opened, program, input_of(opened, input_file))
+    x, targets = read_for(opened, program, input_of(opened, input_file), any_target=metric is not None)
+    labels = None if metric is not None else targets
     require_labels(options, labels, program)
     match_inputs(program, x)
     program, x = on_declared_grid(program, x, options.input_grid, say)
@@ -91,7 +100,7 @@ def energy(
         require_decided(labels, program)
     notes = [text for text in (reading.reason, reading.unspecified_options, unmeasured, *rounded(options)) if text]
     on_grid = replace(options, input_grid=None)
-    report = count(program, x, on_grid, labels=labels, twin=twin, source=source.name, notes=notes)
+    report = count(program, x, on_grid, labels=targets, twin=twin, metric=metric, source=source.name, notes=notes)
     report = with_commands(report, source, input_file, is_run=opened.kind == RUN)
     narrower = ""
     if opened.kind == RUN and ann is None:
