@@ -318,7 +318,7 @@ def energy_report(
         itemised(net, of_net, twin),
         sensitivity(net, of_net, twin),
         no_ann,
-        counts.T if twin is not None and twin.summed else 0,
+        0 if counts.is_static or (twin is not None and not twin.summed) else counts.T,
         accuracy,
         made.score,
         idle=idle(program, counts),
