@@ -116,7 +116,7 @@ def _summed(streaming: Ratio, steps: int) -> str:
         return ""
     return (
         f"The twin sees all {steps} steps summed in one frame; an ANN run at each step costs about {steps} times as "
-        f"much: the SNN {number(streaming.ratio / steps)} times that, streaming (its accuracy was not measured)."
+        f"much: the SNN {number(streaming.ratio / steps)} times that, streaming (accuracy not measured)."
     )
 
 

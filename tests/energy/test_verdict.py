@@ -84,8 +84,9 @@ def verdicts() -> list[str]:
 
 
 def test_a_verdict_is_two_or_three_short_sentences() -> None:
-    for found in verdicts():
-        assert 2 <= len(sentences(found)) <= 3, found
+    for found in verdicts():  # that of a sequence says, beside them, that its twin makes one pass
+        of_sequence = "summed in one frame" in found
+        assert 2 <= len(sentences(found)) <= 3 + of_sequence, found
         assert "SNN" in found
         for sentence in sentences(found):
             assert len(sentence.split()) <= MOST_WORDS, sentence
@@ -283,6 +284,8 @@ def test_a_twin_of_summed_frames_is_said_beside_an_ann_of_every_step() -> None:
     ratio = quoted(summed.comparisons)
     assert ratio is not None
     assert f"The twin sees all {steps} steps summed in one frame" in summed.verdict
+    untrained, still = (measure_energy(two_layers(), x).verdict for x in (X, np.repeat(X[:1], steps, 0)))
+    assert ["summed in one frame" in verdict for verdict in (untrained, still)] == [True, False]
     assert f"the SNN {number(ratio.ratio / steps)} times that" in summed.verdict
     assert "summed" not in one.verdict
     assert "sum of all steps" in summed.as_dict()["ann_twin"]["text"]
