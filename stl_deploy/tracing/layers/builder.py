@@ -203,7 +203,7 @@ class Builder(ProgramBuilder):
         def at_rest(read: Signal, ago: int) -> Polynomial | None:
             core = self._core_of.get(read)
             if core is not None and core.threshold is None and 0 < ago <= len(read.before):
-                return number_of(read.before[ago - 1].tensor)
+                return number_of(read.before[ago - 1].value)
             known = core is not None or read.node.name == "input"
             return Polynomial({}) if known else None
 

@@ -172,8 +172,7 @@ class _Draft:
 
     def _sample(self, node: Node) -> NDArray[Any]:
         """Return a constant of one sample."""
-        assert node.tensor is not None
-        array: NDArray[Any] = node.tensor.numpy()
+        array: NDArray[Any] = node.value.numpy()
         if array.ndim <= self.rank:
             return array
         if array.ndim > self.rank + 1 or not (array == array[:1]).all():
@@ -218,7 +217,7 @@ class _Draft:
         """Return what a signal of some steps ago was, and started from: a state that follows the one a step later."""
         if (signal, lag) not in self._late:
             later, shape, dtype = self._operand(signal, lag - 1), self.build.shape(signal), dtype_of(signal.node)
-            value = _compact(np.asarray(start[0] if start else 0).astype(dtype), shape)
+            value = _compact(np.asarray(start[0] if start else 0).astype(dtype))
             self._late[signal, lag] = State(f"l{len(self._late)}", later, shape, value)
         return self._late[signal, lag].name
 
@@ -275,14 +274,14 @@ class _Draft:
         dtype, shape = dtype_of(signal.node), self.build.shape(signal)
         after = self._values[signal] if ago == 1 else self._states[signal, ago - 1]
         before = self._sample(signal.before[ago - 1]) if len(signal.before) >= ago else np.zeros(())
-        return State(name, after, shape, _compact(before.astype(dtype), shape))
+        return State(name, after, shape, _compact(before.astype(dtype)))
 
     def as_float(self, value: str, given: Dtype) -> str:
         """Return a value as a float."""
         return value if given == "float32" else self.op("cast", value, dtype="float32")
 
 
-def _compact(array: NDArray[Any], shape: Shape) -> NDArray[Any]:
+def _compact(array: NDArray[Any]) -> NDArray[Any]:
     """Return a start as one number where all are equal."""
     if array.tobytes() == array.reshape(-1)[:1].tobytes() * array.size:
         return np.asarray(array.reshape(-1)[0])

@@ -14,9 +14,8 @@ from stl_deploy.graph.program import Concat, Gather, Norm, Reshape, Shape
 from stl_deploy.tracing.layers.arguments import number
 from stl_deploy.tracing.layers.builder import Builder, refusal
 from stl_deploy.tracing.layers.draft import Operands
-from stl_deploy.tracing.recording.operations import map_tree
 from stl_deploy.tracing.unrolling.layout import BATCH, shape_of
-from stl_deploy.tracing.unrolling.nodes import Node, replace_nodes
+from stl_deploy.tracing.unrolling.nodes import Node
 from stl_deploy.tracing.unrolling.steps import Ref, Signal
 
 
@@ -76,9 +75,7 @@ def rearranged(build: Builder, signal: Signal) -> Operands:
 def _moved(signal: Signal, values: Tensor) -> Tensor:
     layout = signal.args[0].signal.node.layout
     shaped = values.reshape(shape_of(layout, {BATCH: 1}))
-    args, kwargs = map_tree((signal.args, signal.kwargs), Ref, lambda ref: shaped)
-    args, kwargs = replace_nodes((args, kwargs), lambda node: node.tensor)
-    return signal.node.run(args, kwargs, {BATCH: 1})
+    return signal.made_of(lambda ref: shaped, {BATCH: 1})
 
 
 def _gather(build: Builder, signal: Signal, terms: Operands, before: Shape, indices: NDArray[np.int64]) -> Operands:

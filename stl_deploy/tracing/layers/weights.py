@@ -14,9 +14,7 @@ from stl_deploy.tracing.layers.arguments import array
 from stl_deploy.tracing.layers.builder import Builder, refusal
 from stl_deploy.tracing.layers.draft import Operands
 from stl_deploy.tracing.layers.shapes import flat, reshaped
-from stl_deploy.tracing.recording.operations import map_tree
 from stl_deploy.tracing.unrolling.layout import BATCH, shape_of
-from stl_deploy.tracing.unrolling.nodes import replace_nodes
 from stl_deploy.tracing.unrolling.steps import Ref, Signal
 
 
@@ -121,9 +119,8 @@ def dense(build: Builder, signal: Signal, x: Ref) -> Operands:
         )
     units = torch.cat([torch.zeros(1, count), torch.eye(count)]).to(x.signal.node.dtype)
     units = units.reshape(shape_of(x.signal.node.layout, {BATCH: count + 1}))
-    args, kwargs = map_tree((signal.args, signal.kwargs), Ref, lambda ref: units)
-    args, kwargs = replace_nodes((args, kwargs), lambda node: node.tensor)
-    bias, *rows = signal.node.run(args, kwargs, {BATCH: count + 1}).double().reshape(count + 1, made)
+    values = signal.made_of(lambda ref: units, {BATCH: count + 1})
+    bias, *rows = values.double().reshape(count + 1, made)
     weight = (torch.stack(rows) - bias).T.float().numpy()
     terms = build.add(
         Linear(

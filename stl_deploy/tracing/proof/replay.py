@@ -77,9 +77,7 @@ class _Replay:
         parts = torch.broadcast_tensors(*(self._read(read, t) for t in range(len(self.x))))  # type: ignore[no-untyped-call]
         parts = [_split(part, start, others) if len(others) > 1 else part for part in parts]
         joined = _lying(torch.stack(parts, start + axis).flatten(start, end - 1), signal.node.memory)
-        args, kwargs = map_tree((signal.args, signal.kwargs), Ref, lambda ref: joined)
-        args, kwargs = replace_nodes((args, kwargs), _tensor)
-        values = signal.node.run(args, kwargs, self.sizes)
+        values = signal.made_of(lambda ref: joined, self.sizes)
         steps = _split(values, start, sizes).unbind(start + axis)
         return [step.flatten(start, end - 2) if len(others) > 1 else step for step in steps]
 
@@ -88,7 +86,7 @@ class _Replay:
         lags = [ref.lag for ref in signal.reads()]
         oldest = Ref(signal.reads()[0].signal, max(lags))
         series = tuple(self._read(oldest, t) for t in range(len(self.x) + max(lags) - min(lags)))
-        args, _ = replace_nodes((signal.args[1:], {}), _tensor)
+        args, _ = replace_nodes((signal.args[1:], {}), lambda node: node.value)
         outputs = AT_ONCE[signal.node.name](series, *args)
         return list(outputs.unbind(signal.node.axis))
 
@@ -107,7 +105,7 @@ class _Replay:
     def _arguments(self, signal: Signal, t: int) -> tuple[Any, Any]:
         """Return a signal's arguments at a step."""
         if signal not in self._filled:
-            filled = replace_nodes((signal.args, signal.kwargs), _tensor)
+            filled = replace_nodes((signal.args, signal.kwargs), lambda node: node.value)
             places = [place for place, item in enumerate(filled[0]) if isinstance(item, Ref)]
             self._filled[signal] = *filled, places if len(places) == len(signal.reads()) else None
         args, kwargs, places = self._filled[signal]
@@ -127,7 +125,7 @@ class _Replay:
         if len(ref.signal.before) < -at:  # what no output needs, or the proof finds a difference
             layout = ref.signal.node.layout
             return torch.zeros(shape_of(layout, self.sizes), dtype=ref.signal.node.dtype)
-        return self._of_all_samples(_tensor(ref.signal.before[-at - 1]), ref.signal)
+        return self._of_all_samples(ref.signal.before[-at - 1].value, ref.signal)
 
     def _of_all_samples(self, start: Tensor, signal: Signal) -> Tensor:
         """Repeat a signal's start of one sample for each of x's samples, as matmul does not broadcast them."""
@@ -144,14 +142,13 @@ class _Replay:
     def _first(self, node: Node) -> Tensor:
         """Run a node of step 0 that is made otherwise than in the steps after."""
         if node.constant:
-            return _tensor(node)
+            return node.value
         known = self.steps.of_node.get(node)
         if known is not None and known[0] in self.values and len(self.values[known[0]]) > known[1]:
             return self.values[known[0]][known[1]]
         if node.name == "input":
             return self.x[node.args[0] or 0]
-        args, kwargs = replace_nodes((node.args, dict(node.kwargs)), self._first)
-        return node.run(args, kwargs, self.sizes)
+        return node.made_of(self._first, self.sizes)
 
 
 def _lying(tensor: Tensor, memory: Sequence[int]) -> Tensor:
@@ -164,30 +161,10 @@ def _split(tensor: Tensor, axis: int, sizes: Sequence[int]) -> Tensor:
     return tensor.reshape(*tensor.shape[:axis], *sizes, *tensor.shape[axis + 1 :])
 
 
-def _tensor(node: Node) -> Tensor:
-    tensor = node.tensor
-    assert tensor is not None
-    return tensor
-
-
 def segments(steps: Steps) -> Iterator[list[Signal]]:
     """Return groups of signals that depend on one another, each after its sources."""
     place = {str(i): signal for i, signal in enumerate(steps.signals)}
     number: Mapping[Signal, str] = {signal: key for key, signal in place.items()}
-    reads = {number[s]: [number[r.signal] for r in s.reads()] + _first_reads(s, steps, number) for s in steps.signals}
+    reads = {number[signal]: [number[read] for read in steps.all_reads(signal)] for signal in steps.signals}
     for group in strongly_connected(list(place), reads):
         yield [place[key] for key in sorted(group, key=int)]
-
-
-def _first_reads(signal: Signal, steps: Steps, number: Mapping[Signal, str]) -> list[str]:
-    """Return the signals that the first step's own form reads."""
-    reads: list[str] = []
-    waiting: list[Node] = [signal.first] if signal.first is not None else []
-    while waiting:
-        node = waiting.pop()
-        known = steps.of_node.get(node)
-        if known is not None and known[0] is not signal:
-            reads.append(number[known[0]])
-        elif not node.constant:
-            waiting += node.inputs
-    return reads

@@ -66,7 +66,7 @@ def adapting_threshold(signal: Signal, cores: Sequence[frozenset[Signal]]) -> Th
             return Polynomial.of(states[potential])
         if not lag and read.first is not None:
             raise NoFormError("the first step is made otherwise")
-        return number_of(read.before[lag - 1].tensor) if 0 < lag <= len(read.before) else None
+        return number_of(read.before[lag - 1].value) if 0 < lag <= len(read.before) else None
 
     try:
         at_start(signal, 0)

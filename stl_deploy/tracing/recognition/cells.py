@@ -12,24 +12,10 @@ from stl_deploy.tracing.recognition.lowering import NoFormError
 from stl_deploy.tracing.unrolling.steps import Signal, Steps
 
 
-def first_reads(steps: Steps, signal: Signal) -> list[Signal]:
-    """Return the signals of step 0 that the other form of a signal's first step reads."""
-    reads: list[Signal] = []
-    waiting = [] if signal.first is None else [signal.first]
-    while waiting:
-        node = waiting.pop()
-        known = steps.of_node.get(node)
-        if known is not None and known[0] is not signal:
-            reads.append(known[0])
-        elif not node.constant:
-            waiting += node.inputs
-    return reads
-
-
 def _reads_now(steps: Steps, signal: Signal) -> list[Signal]:
     """Return the signals of the same step that a signal reads, in the first step or after it."""
     reads = [ref.signal for ref in signal.reads() if not ref.lag or ref.signal.still]
-    return reads + first_reads(steps, signal)
+    return reads + steps.first_reads(signal)
 
 
 def grouped_signals(steps: Steps) -> list[list[Signal]]:
@@ -45,7 +31,7 @@ def grouped_signals(steps: Steps) -> list[list[Signal]]:
         return signal
 
     for signal in leader:
-        for read in [ref.signal for ref in signal.reads()] + first_reads(steps, signal):
+        for read in steps.all_reads(signal):
             if read in leader and level[read] == level[signal]:
                 leader[lead(read)] = lead(signal)
     groups: dict[Signal, list[Signal]] = {}
@@ -91,5 +77,5 @@ def read_outside(steps: Steps, group: Iterable[Signal]) -> list[Signal]:
     read = {steps.output.signal}
     for signal in steps.signals:
         if signal not in inside:
-            read |= {ref.signal for ref in signal.reads()} | {*first_reads(steps, signal)}
+            read |= {*steps.all_reads(signal)}
     return [signal for signal in inside if signal in read]

@@ -158,9 +158,8 @@ class Polynomial:
         return np.asarray(reduce(_sum, held, np.zeros(())))
 
 
-def number_of(tensor: Tensor | None) -> Polynomial:
+def number_of(tensor: Tensor) -> Polynomial:
     """Return a constant tensor as a polynomial."""
-    assert tensor is not None
     return Polynomial.number(tensor.detach().double().numpy())
 
 
@@ -205,7 +204,7 @@ class NormalForm:
         def read(item: Ref | Node) -> str:
             if isinstance(item, Ref):
                 return self._keep(self(item.signal, item.lag + lag))
-            return self._keep(number_of(item.tensor))
+            return self._keep(number_of(item.value))
 
         call = Call(self, node, tuple(signal.args), signal.kwargs or {}, read, _type_of(node), _type_of)
         return self._values[int(lower(call))]

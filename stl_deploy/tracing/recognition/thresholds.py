@@ -13,7 +13,7 @@ from torch import Tensor
 from stl_deploy.tracing.recognition.counts import Count, find_counts
 from stl_deploy.tracing.recording.operations import COMPARES, map_tree
 from stl_deploy.tracing.unrolling.layout import BATCH, shape_of
-from stl_deploy.tracing.unrolling.nodes import Node, replace_nodes
+from stl_deploy.tracing.unrolling.nodes import Node
 from stl_deploy.tracing.unrolling.steps import Ref, Signal, Steps, fold_steps
 
 _MONOTONE = ("add", "sub", "mul", "div", "_to_copy", "relu", "clamp_min")
@@ -167,10 +167,7 @@ def _alpha(signal: Signal) -> bool:
 
 def constant_of(item: Any) -> Tensor:
     """A constant of an operation's arguments as a tensor."""
-    if isinstance(item, Node):
-        assert item.tensor is not None
-        return item.tensor
-    return torch.tensor(float(item))
+    return item.value if isinstance(item, Node) else torch.tensor(float(item))
 
 
 def of_state(threshold: Threshold, held: Set[Signal]) -> Threshold:
@@ -208,9 +205,7 @@ def _level(potential: Signal, chain: list[Signal], threshold: Threshold) -> Tens
     def fires(keys: Tensor) -> Tensor:
         values = _float_of(keys)
         for signal in chain:
-            args, kwargs = map_tree((signal.args, signal.kwargs), Ref, partial(_given, values))
-            args, kwargs = replace_nodes((args, kwargs), lambda node: node.tensor)
-            values = signal.node.run(args, kwargs, {BATCH: 1})
+            values = signal.made_of(partial(_given, values), {BATCH: 1})
         return values > threshold.theta if threshold.compare == "gt" else values >= threshold.theta
 
     shape = (1, *shape_of(potential.node.layout, {BATCH: 1})[1:])

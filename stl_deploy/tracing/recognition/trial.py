@@ -22,9 +22,8 @@ from stl_deploy.tracing.recognition.lowering import NoFormError
 from stl_deploy.tracing.recognition.populations import Fitted, fits
 from stl_deploy.tracing.recognition.readings import Population
 from stl_deploy.tracing.recognition.thresholds import is_elementwise
-from stl_deploy.tracing.recording.operations import map_tree
 from stl_deploy.tracing.unrolling.layout import BATCH, Sizes, shape_of
-from stl_deploy.tracing.unrolling.nodes import Node, replace_nodes
+from stl_deploy.tracing.unrolling.nodes import Node
 from stl_deploy.tracing.unrolling.steps import NoNeuronError, Ref, Signal, Steps
 
 _STEPS = 3
@@ -114,7 +113,7 @@ class _Code:
     def _made(self, signal: Signal, step: int) -> Tensor:
         if step < 0:
             if len(signal.before) >= -step:
-                return _tensor(signal.before[-step - 1])
+                return signal.before[-step - 1].value
             if signal in self.series:
                 return torch.zeros((), dtype=signal.node.dtype)
             raise NoFormError("nothing is known before the first step")
@@ -124,14 +123,12 @@ class _Code:
             return self._node(signal.first, signal)
         if not is_elementwise(signal):
             raise NoFormError(f"'{signal.node.called}' is no elementwise arithmetic")
-        args, kwargs = map_tree((signal.args, signal.kwargs), Ref, lambda ref: self.read(ref, step))
-        args, kwargs = replace_nodes((args, kwargs), _tensor)
-        return signal.node.run(args, kwargs, _SIZES)
+        return signal.made_of(lambda ref: self.read(ref, step), _SIZES)
 
     def _node(self, node: Node, reader: Signal) -> Tensor:
         """Return an operation of step 0 that no later step has."""
         if node.constant:
-            return _tensor(node)
+            return node.value
         known = self.steps.of_node.get(node)
         if known is not None and known[0] is not reader:
             return self.at(*known)
@@ -140,13 +137,7 @@ class _Code:
             return self.series[current][0]
         if not node.pointwise:
             raise NoFormError(f"'{node.called}' is no elementwise arithmetic")
-        args, kwargs = replace_nodes((node.args, dict(node.kwargs)), lambda inner: self._node(inner, reader))
-        return node.run(args, kwargs, _SIZES)
-
-
-def _tensor(node: Node) -> Tensor:
-    assert node.tensor is not None
-    return node.tensor
+        return node.made_of(lambda inner: self._node(inner, reader), _SIZES)
 
 
 def _is_same_operation(later: Node, sooner: Node) -> bool:
@@ -167,7 +158,7 @@ def _differing(population: Population, fitted: Fitted, code: _Code, steps: int) 
     shape = (_SAMPLES, *neuron.shape)
     state, out = neurons.NeuronState(neuron, _SAMPLES), np.zeros(shape, np.float32)
     decay = np.float64(0) if neuron.decay is None else np.abs(neuron.decay.astype(np.float64))
-    starts = [float(_tensor(node).double().abs().max()) for member in population.core.members for node in member.before]
+    starts = [float(node.value.double().abs().max()) for member in population.core.members for node in member.before]
     before, error = np.full(shape, max(starts, default=0.0)) + np.abs(state.v), np.zeros(shape)
     same, count = np.ones(shape, np.bool_), 0
 

@@ -175,7 +175,7 @@ class Update:
             if not lag or len(signal.before) < lag or self._made_of_current(signal, lag):
                 return None
             symbol = Symbol(binary=signal.node.dtype == torch.bool)
-            starts[symbol] = number_of(signal.before[lag - 1].tensor)
+            starts[symbol] = number_of(signal.before[lag - 1].value)
             return Polynomial.of(symbol)
 
         try:

@@ -42,7 +42,7 @@ def elementwise(unroller: Unroller, op: Op) -> Flow:
     if name == "_to_copy" and next(iter(flows.values())).nodes[0].dtype == dtype:
         return next(iter(flows.values()))
     if name == "index_put":
-        name, args = "where", _masked(op, flows, args)
+        name, args = "where", _masked(op, args)
     if name in _MIRRORED and flows.get(args[1]) and flows[args[0]].constant and not flows[args[1]].constant:
         name, args = _MIRRORED[name], args[::-1]  # the signal first, as in ``v < θ`` for ``θ > v``
     through = _straight_through(unroller, op, name, args, flows)
@@ -170,7 +170,7 @@ def _without_sign(unroller: Unroller, node: Node) -> Node:
     else:
         return node
     name = _MIRRORED[node.name]
-    level: Any = unroller.nodes.constant(-_as_float(_tensor(right))) if isinstance(right, Node) else -right
+    level: Any = unroller.nodes.constant(-_as_float(right.value)) if isinstance(right, Node) else -right
     call = getattr(getattr(torch.ops.aten, name), "Tensor" if isinstance(level, Node) else "Scalar")
     return replace(node, name=name, call=call, args=(turned, level))
 
@@ -222,7 +222,7 @@ def _copied(unroller: Unroller, op: Op, into: Flow, source: Flow) -> Flow:
     raise refuse("a tensor is copied into one of another shape or type; assign a tensor of the same shape", op)
 
 
-def _masked(op: Op, flows: dict[Value, Flow], args: tuple[Any, ...]) -> tuple[Any, ...]:
+def _masked(op: Op, args: tuple[Any, ...]) -> tuple[Any, ...]:
     """Return ``v[mask] = value`` as ``where(mask, value, v)``."""
     base, indices, value = args[0], args[1], args[2]
     accumulate = len(args) > 3 and args[3]
@@ -250,8 +250,7 @@ def fit(unroller: Unroller, flow: Flow, layout: Layout, t: int, op: Op) -> Node:
 
 
 def _fit_constant(flow: Flow, node: Node, layout: Layout, offset: int, t: int, unroller: Unroller, op: Op) -> Tensor:
-    tensor = node.tensor
-    assert tensor is not None
+    tensor = node.value
     if flow.timed:
         dims = without_time(layout)
         for at in range(-tensor.dim(), 0):
@@ -371,12 +370,7 @@ def _bounds(op: Op, args: tuple[Any, ...]) -> tuple[Any, Any]:
 def _all(unroller: Unroller, item: Value, number: int) -> bool:
     """Whether a branch is ``number`` everywhere."""
     flow = unroller.flow(item)
-    return flow.constant and all(bool((_tensor(node) == number).all()) for node in flow.nodes)
-
-
-def _tensor(node: Node) -> Tensor:
-    assert node.tensor is not None
-    return node.tensor
+    return flow.constant and all(bool((node.value == number).all()) for node in flow.nodes)
 
 
 def _positive(unroller: Unroller, op: Op, flow: Flow) -> Flow | None:

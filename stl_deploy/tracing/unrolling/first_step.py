@@ -7,10 +7,9 @@ from collections.abc import Collection
 import torch
 from torch import Tensor
 
-from stl_deploy.tracing.recording.operations import map_tree
 from stl_deploy.tracing.recording.source_lines import in_module
 from stl_deploy.tracing.unrolling.layout import BATCH, Sizes, shape_of
-from stl_deploy.tracing.unrolling.nodes import Node, replace_nodes
+from stl_deploy.tracing.unrolling.nodes import Node
 from stl_deploy.tracing.unrolling.steps import Ref, Signal, SignalError, Steps
 
 _SIZES: Sizes = {BATCH: 16}
@@ -52,9 +51,7 @@ class _Drawn:
 
     def of_signal(self, signal: Signal) -> Tensor:
         """Return what later steps make in step 0."""
-        args, kwargs = map_tree((signal.args, signal.kwargs), Ref, self._read)
-        args, kwargs = replace_nodes((args, kwargs), lambda node: node.tensor)
-        return signal.node.run(args, kwargs, _SIZES)
+        return signal.made_of(self._read, _SIZES)
 
     def of_node(self, node: Node) -> Tensor:
         """Return the value that a node of step 0 makes."""
@@ -65,8 +62,7 @@ class _Drawn:
             signal = next(each for each in self.steps.signals if each.node.name == "input")
         if signal is not None:
             return self._read(Ref(signal, -step))
-        args, kwargs = replace_nodes((node.args, dict(node.kwargs)), self.of_node)
-        return node.run(args, kwargs, _SIZES)
+        return node.made_of(self.of_node, _SIZES)
 
     def _read(self, ref: Ref) -> Tensor:
         signal, shape = ref.signal, shape_of(ref.signal.node.layout, _SIZES)

@@ -65,6 +65,12 @@ class Node:
         return self.tensor is not None
 
     @property
+    def value(self) -> Tensor:
+        """Return a constant's values."""
+        assert self.tensor is not None
+        return self.tensor
+
+    @property
     def called(self) -> str:
         """The operation that the model calls: how a refusal names it."""
         return self.written or self.name
@@ -72,6 +78,11 @@ class Node:
     def elements(self) -> int:
         """Number of elements of its value for one sample."""
         return math.prod(shape_of(self.layout, {BATCH: 1}))
+
+    def made_of(self, read: Callable[[Node], Any], sizes: Sizes) -> Tensor:
+        """Return its value; ``read`` returns those of its sources."""
+        args, kwargs = replace_nodes((self.args, dict(self.kwargs)), read)
+        return self.run(args, kwargs, sizes)
 
     def run(self, args: Any, kwargs: Any, sizes: Sizes) -> Tensor:
         """Return its value, by torch's own kernel, with nodes replaced by tensors in ``args`` and ``kwargs``."""

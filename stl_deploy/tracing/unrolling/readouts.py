@@ -147,8 +147,7 @@ def _then(node: Node) -> tuple[Node, Then | None]:
 def _shifts(tail: list[Node]) -> bool:
     """Return whether operations add a constant, of which a sum over time would get one for each step."""
     for node in tail:
-        args, kwargs = replace_nodes((node.args, dict(node.kwargs)), _zeros)
-        shift = node.run(args, kwargs, {BATCH: 1})
+        shift = node.made_of(_zeros, {BATCH: 1})
         if not bool(shift.isfinite().all()):
             raise _no_form(node)
         if bool(shift.any()):
@@ -160,8 +159,7 @@ def _sums_from_bias(tail: list[Node], each: tuple[Node, ...], nodes: Nodes) -> t
     """Return the sums so far of ``tail`` without biases, from what ``tail`` makes of zeros on: W Σ s + b."""
     bias = _zeros(each[0])
     for node in reversed(tail):
-        args, kwargs = replace_nodes((node.args, dict(node.kwargs)), partial(_tensor_or, bias))
-        bias = node.run(args, kwargs, {BATCH: 1})
+        bias = node.made_of(partial(_tensor_or, bias), {BATCH: 1})
     linear = [_without_bias(node, nodes) for node in tail]
     total, sums = nodes.constant(bias), []
     for term in each:

@@ -9,10 +9,8 @@ import torch
 from torch import Tensor
 
 from stl_deploy.graph.program import Floats
-from stl_deploy.tracing.recording.operations import map_tree
 from stl_deploy.tracing.unrolling.layout import BATCH, shape_of
-from stl_deploy.tracing.unrolling.nodes import replace_nodes
-from stl_deploy.tracing.unrolling.steps import NoNeuronError, Ref, Signal
+from stl_deploy.tracing.unrolling.steps import NoNeuronError, Signal
 
 if TYPE_CHECKING:
     from stl_deploy.tracing.recognition.readings import Population
@@ -51,6 +49,4 @@ def _of_zeros(signal: Signal, states: Container[Signal]) -> Tensor:
     if signal in states or signal.node.name == "input":
         return _zeros(signal)
     made = {ref.signal: _of_zeros(ref.signal, states) for ref in signal.reads()}
-    args, kwargs = map_tree((signal.args, signal.kwargs), Ref, lambda ref: made[ref.signal])
-    args, kwargs = replace_nodes((args, kwargs), lambda node: node.tensor)
-    return signal.node.run(args, kwargs, {BATCH: 1})
+    return signal.made_of(lambda ref: made[ref.signal], {BATCH: 1})

@@ -13,12 +13,15 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from torch import Tensor
+
 from stl_deploy._util.reachable import reachable
 from stl_deploy._util.units import counted
 from stl_deploy.errors import CaptureError
-from stl_deploy.tracing.recording.operations import COMPARES
+from stl_deploy.tracing.recording.operations import COMPARES, map_tree
 from stl_deploy.tracing.recording.source_lines import in_module
 from stl_deploy.tracing.recording.watched import leaves
+from stl_deploy.tracing.unrolling.layout import Sizes
 from stl_deploy.tracing.unrolling.nodes import MOVED, Node, replace_nodes
 
 FEWEST = 3
@@ -54,6 +57,12 @@ class Signal:
         """Return its source signals, in order."""
         return [item for item in leaves((self.args, self.kwargs)) if isinstance(item, Ref)]
 
+    def made_of(self, read: Callable[[Ref], Any], sizes: Sizes) -> Tensor:
+        """Return its value at a step, by torch's own kernel; ``read`` returns those of its sources."""
+        tree = map_tree((self.args, self.kwargs), Ref, read)
+        args, kwargs = replace_nodes(tree, lambda node: node.value)
+        return self.node.run(args, kwargs, sizes)
+
 
 class SignalError(CaptureError):
     """A signal has no form among neurons and layers; the message names its line."""
@@ -88,6 +97,23 @@ class Steps:
     output: Ref
     of_node: dict[Node, tuple[Signal, int]] = field(default_factory=dict)
     unequal: CaptureError | None = None
+
+    def first_reads(self, signal: Signal) -> list[Signal]:
+        """Return the signals of step 0 that the other form of a signal's first step reads."""
+        reads: list[Signal] = []
+        waiting = [] if signal.first is None else [signal.first]
+        while waiting:
+            node = waiting.pop()
+            known = self.of_node.get(node)
+            if known is not None and known[0] is not signal:
+                reads.append(known[0])
+            elif not node.constant:
+                waiting += node.inputs
+        return reads
+
+    def all_reads(self, signal: Signal) -> list[Signal]:
+        """Return the signals that a signal reads in any step."""
+        return [ref.signal for ref in signal.reads()] + self.first_reads(signal)
 
 
 def fold_steps(outputs: Sequence[Node]) -> Steps:

@@ -37,9 +37,7 @@ class Flow:
     @property
     def tensor(self) -> Tensor:
         """The value of a constant without time."""
-        tensor = self.nodes[0].tensor
-        assert tensor is not None
-        return tensor
+        return self.nodes[0].value
 
 
 class Unroller:
