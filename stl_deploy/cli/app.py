@@ -73,8 +73,8 @@ LATER = {
     "A .net file also runs on real Lava, where that is installed, and must spike there as our integer model does.",
     "simulate": "Run a network on an input and write its outputs.",
     "fold": "Fold BatchNorm, pooling, voting and thresholds into a NIR graph, and prove that it spikes the same.",
-    "capture": "Make a graph of a torch module (own, snnTorch, SpikingJelly, Norse), proved to spike as the "
-    "module does.",
+    "capture": "Make a graph of a torch module (own, snnTorch, SpikingJelly, Norse, Sinabs, Rockpool), proved to "
+    "spike as the module does.",
     "synthesise": "Place and route a Verilog folder with open tools: cells, RAM blocks, clock, bitstream, latency.",
     "convert": "Make a spiking network of a trained ReLU network: thresholds calibrated, then learned if asked.",
     "fpga-run": "Run an input on a board that holds the bitstream; outputs are compared. Untested on hardware.",
