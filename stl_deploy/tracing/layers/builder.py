@@ -192,7 +192,21 @@ class Builder(ProgramBuilder):
         terms = self._signal(signal, lag)
         if outside and not signal.before and bool(self._at_rest(terms).any()):
             return later(self._signal(signal, 0), lag)  # step 0 of the code has nothing in its place, so no bias either
-        return terms
+        return terms if self._begins_at_rest(signal, lag, terms) else self.started(Ref(signal, lag))
+
+    def _begins_at_rest(self, signal: Signal, lag: int, terms: Operands) -> bool:
+        """Return whether layers that read their sources late put out, before step 0, what the module has there."""
+        before = [node.value.double().numpy() for node in signal.before[:lag]]
+        if not before or not terms:
+            return True
+        rest = self._at_rest(terms).ravel()
+        return all(
+            each.size in (1, rest.size) and np.allclose(each.ravel(), rest, rtol=1e-5, atol=1e-6) for each in before
+        )
+
+    def started(self, ref: Ref) -> Operands:
+        """Build what puts out a signal of earlier steps, and in the first steps what it was before."""
+        raise NoNeuronError(ref.signal)
 
     def _require_start(self, signal: Signal, lag: int) -> None:
         """Raise NoNeuronError for arithmetic whose values before step 0 are not those of what it reads then.

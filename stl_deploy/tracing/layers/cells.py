@@ -34,10 +34,12 @@ class CellBuilder(Builder):
     def read(self, ref: Ref) -> Operands:
         """Return a reference's layers, as a sum of sources; a Cell where they were not 0 before the first step."""
         signal, lag = ref.signal, 0 if ref.signal.still else ref.lag + self._shift
-        if signal not in self._group_of and (self.cores or not self._group_of):
+        core = self._core_of.get(signal)
+        is_source = signal.node.name == "input" or (core is not None and core.threshold is not None)
+        if signal not in self._group_of and not is_source and (self.cores or not self._group_of):
             return super().read(ref)
         if any(bool(node.tensor is not None and node.tensor.any()) for node in signal.before[:lag]):
-            return self._started(Ref(signal, lag))
+            return self.started(Ref(signal, lag))
         return later(self._signal(signal, 0), lag)
 
     def _signal(self, signal: Signal, shift: int) -> Operands:
@@ -50,7 +52,7 @@ class CellBuilder(Builder):
             self._shift, self._path = outer
         return self._terms[signal, 0]
 
-    def _started(self, ref: Ref) -> Operands:
+    def started(self, ref: Ref) -> Operands:
         """Build a Cell that puts out a signal of earlier steps, and in the first step what it was before."""
         name, shape = self.name("late", ""), self.shape(ref.signal)
         self.nodes[name] = self._begun(name, (shape,))

@@ -231,6 +231,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Return whether no operation made a constant: it holds Python's or numpy's numbers."""
         value = self.value_of(tensor)
         op = value.op
+        if value in self._drawn:
+            return False
         return value.constant and (op is None or (op.name == "lift_fresh" and op.args[0].op is None))
 
     def leaving(self, name: str, line: str | None = None) -> CaptureError:
