@@ -73,6 +73,19 @@ def test_noise_of_a_parameter_that_is_not_0_is_refused() -> None:
     assert raised.value.slug == "random-numbers"
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_numbers_that_happen_to_be_drawn_as_0_are_random(seed: int) -> None:
+    class Random(Lif):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x + 2.0 * torch.randint(0, 2, (1,)))
+
+    model = Random()
+    torch.manual_seed(seed)
+    with pytest.raises(CaptureError) as raised:
+        stl.capture(model, torch.rand(4, 7, 6), time="second")
+    assert raised.value.slug == "random-numbers"
+
+
 @torch.library.custom_op("stl_deploy_tests::gain_of_rate", mutates_args=())
 def gain_of_rate(x: Tensor) -> Tensor:
     """Return a gain that code outside of torch finds."""

@@ -179,7 +179,10 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _is_zero(self, factor: Any) -> bool:
         """Return whether a factor is 0 in every run."""
-        return factor == 0 if not isinstance(factor, Tensor) else self.is_constant(factor) and not bool(factor.any())
+        if not isinstance(factor, Tensor):
+            return bool(factor == 0)
+        value = self.value_of(factor)
+        return value.constant and value not in self._drawn and not bool(factor.any())
 
     def _enter(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Run an operator's own kernel with recording on: its calls are recorded, values that leave torch are seen.
