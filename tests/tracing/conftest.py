@@ -8,7 +8,7 @@ from typing import NoReturn
 import pytest
 
 from stl_deploy.tracing.layers import CellBuilder
-from stl_deploy.tracing.unrolling.steps import Signal, SignalError
+from stl_deploy.tracing.unrolling.steps import Ref, Signal, SignalError
 
 
 @pytest.fixture
@@ -18,4 +18,8 @@ def neurons_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     def build(_: CellBuilder, group: Sequence[Signal]) -> NoReturn:
         raise SignalError(group[0], "a Cell")
 
+    def started(_: CellBuilder, ref: Ref) -> NoReturn:
+        raise SignalError(ref.signal, "a Cell")
+
     monkeypatch.setattr(CellBuilder, "_cell", build)
+    monkeypatch.setattr(CellBuilder, "started", started)

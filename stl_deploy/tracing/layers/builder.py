@@ -21,7 +21,7 @@ from stl_deploy.tracing.layers.draft import Operands, ProgramBuilder
 from stl_deploy.tracing.recognition.cores import Recurrence, find_cores
 from stl_deploy.tracing.recognition.exact_types import require_exact_types
 from stl_deploy.tracing.recognition.lowering import NoFormError
-from stl_deploy.tracing.recognition.normal_form import NormalForm, Polynomial, Symbol, number_of
+from stl_deploy.tracing.recognition.normal_form import NormalForm, Polynomial, Symbol
 from stl_deploy.tracing.recognition.populations import Fitted, compact
 from stl_deploy.tracing.recognition.readings import Population, read_core
 from stl_deploy.tracing.recognition.thresholds import constant_of, find_thresholds
@@ -188,7 +188,6 @@ class Builder(ProgramBuilder):
         outside = signal.node.name not in _HOMOGENEOUS or not self._of_zeros(signal, lag)
         if outside and _was_zero(signal, lag):
             return later(self._signal(signal, 0), lag)
-        self._require_start(signal, lag)
         terms = self._signal(signal, lag)
         if outside and not signal.before and bool(self._at_rest(terms).any()):
             return later(self._signal(signal, 0), lag)  # step 0 of the code has nothing in its place, so no bias either
@@ -207,29 +206,6 @@ class Builder(ProgramBuilder):
     def started(self, ref: Ref) -> Operands:
         """Build what puts out a signal of earlier steps, and in the first steps what it was before."""
         raise NoNeuronError(ref.signal)
-
-    def _require_start(self, signal: Signal, lag: int) -> None:
-        """Raise NoNeuronError for arithmetic whose values before step 0 are not those of what it reads then.
-
-        Layers with weights, whose starts are seen by the proof, are left out.
-        """
-
-        def at_rest(read: Signal, ago: int) -> Polynomial | None:
-            core = self._core_of.get(read)
-            if core is not None and core.threshold is None and 0 < ago <= len(read.before):
-                return number_of(read.before[ago - 1].value)
-            known = core is not None or read.node.name == "input"
-            return Polynomial({}) if known else None
-
-        for ago, node in enumerate(signal.before[:lag], 1):
-            try:
-                made = NormalForm(at_rest)(signal, ago).constant
-            except NoFormError:
-                return
-            if node.tensor is None or made is None:
-                return
-            if not np.allclose(node.tensor.double().numpy(), made, rtol=1e-5, atol=1e-6):
-                raise NoNeuronError(signal)
 
     def _starts_before(self, signal: Signal, lag: int) -> bool:
         """Return whether a state without threshold has other values than 0 in the ``lag`` steps before the first."""
