@@ -54,7 +54,7 @@ class EnergyReport(ByRule):
 
     ratios: SNN over ANN under every rule. right: whether each sample is decided right, ``[B]``.
     source: what was counted (a file's name, say). coding: the input coding and who declared it. no_ann, summed,
-    idle, dead: as `Findings` has them.
+    frames, idle, dead: as `Findings` has them.
     one_sided: a warning that the samples lack classes, else "". tried: the network as it is, with fewer steps, and with
     early exits.
     """
@@ -80,6 +80,7 @@ class EnergyReport(ByRule):
     sensitivity: tuple[Sensitivity, ...]
     no_ann: str = ""
     summed: int = 0
+    frames: int = 1
     accuracy: Paired | None = None
     score: MetricScore | None = None
     frontier: Frontier | None = None
@@ -101,6 +102,7 @@ class EnergyReport(ByRule):
             placed=CHIP not in self.checked.refused,
             no_ann=self.no_ann,
             summed=self.summed,
+            frames=self.frames,
             idle=self.idle,
             dead=self.dead,
             accuracy=self.accuracy or self.score,
@@ -319,6 +321,7 @@ def energy_report(
         sensitivity(net, of_net, twin),
         no_ann,
         0 if counts.is_static or (twin is not None and not twin.summed) else counts.T,
+        1 if twin is None else twin.frames,
         accuracy,
         made.score,
         idle=idle(program, counts),

@@ -45,7 +45,7 @@ class Findings:
     """Inputs of the verdict.
 
     placed: false where the network was found not to fit the chip. no_ann: why there is no ANN to compare with, in one
-    sentence. summed: of so many steps the twin sees the sum, in one frame. idle: why the network decides nothing on
+    sentence. summed: of so many steps the twin sees the sum, in one frame. frames: or of so many each. idle: why the network decides nothing on
     this input. dead: its layers that never or always fire. accuracy: of the SNN against its twin, or the user's metric.
     leads: the dataflow that fits the input.
     """
@@ -57,6 +57,7 @@ class Findings:
     placed: bool = True
     no_ann: str = ""
     summed: int = 0
+    frames: int = 1
     idle: Idle | None = None
     dead: Mapping[str, Literal["silent", "saturated"]] = field(default_factory=dict)
     accuracy: Paired | MetricScore | None = None
@@ -83,7 +84,7 @@ def verdict(findings: Findings) -> list[str]:
         at_equal = "" if findings.frontier is None else findings.frontier.text
         accuracy = "" if findings.accuracy is None else findings.accuracy.text
         compared = accuracy or ("" if at_equal else spread(findings))
-        sentences = [_dead(findings), at_equal, both_numbers(*pair), _summed(streaming, findings.summed), compared]
+        sentences = [_dead(findings), at_equal, both_numbers(*pair), _of_frames(streaming, findings), compared]
     return [sentence for sentence in (*sentences, on_chip(findings)) if sentence]
 
 
@@ -110,14 +111,18 @@ def both_numbers(first: Ratio, second: Ratio) -> str:
     )
 
 
-def _summed(streaming: Ratio, steps: int) -> str:
-    """Return that the twin sees the sum of all steps, and the ratio to an ANN that runs at each of them."""
-    if steps < 2:
-        return ""
-    return (
-        f"The twin sees all {steps} steps summed in one frame; an ANN run at each step costs about {steps} times as "
-        f"much: the SNN {number(streaming.ratio / steps)} times that, streaming (accuracy not measured)."
-    )
+def _of_frames(streaming: Ratio, findings: Findings) -> str:
+    """Return what the twin sees of a sequence, and the ratio to an ANN that runs at each step."""
+    steps = max(findings.summed, findings.frames)
+    each = f"the SNN {number(streaming.ratio / steps)} times that, streaming" if steps else ""
+    if findings.summed > 1:
+        return (
+            f"The twin sees all {steps} steps summed in one frame; an ANN run at each step costs about {steps} times "
+            f"as much: {each} (accuracy not measured; a run with 'train.frames: each' trains that twin)."
+        )
+    if findings.frames > 1:
+        return f"These are ratios to one pass of the twin, which runs at each of {steps} steps: {each}."
+    return ""
 
 
 def spread(findings: Findings) -> str:

@@ -335,6 +335,7 @@ class TrainConfig(_Renamed):
 
     - mode: learn ``stl`` weights and thresholds; ``sl`` weights only; ``tl`` thresholds only, all weights (also batch
       norm's) stay as drawn; ``ann``: ReLUs and a linear readout, with the image shown once.
+    - frames: what the ANN twin sees of a sequence: its steps ``summed`` in one frame, or ``each``, and decides by the mean.
     - schedule: of the learning rate. ``decay``: times ``lr_decay`` after each epoch. ``one_cycle``: up to ``lr`` over
       the first fifth of training, then down to 0, linearly and batch by batch (see `stl_deploy.training.loop`).
     - threshold_lr_multiplier: learning rate of thresholds relative to weights.
@@ -362,6 +363,7 @@ class TrainConfig(_Renamed):
     """
 
     mode: Mode = "stl"
+    frames: Literal["summed", "each"] = "summed"
     epochs: Count = 10
     batch_size: Annotated[int, Field(ge=2, le=1_000_000)] = 64
     lr: Positive = 1e-3
@@ -431,12 +433,22 @@ class RunConfig(_Section):
 
     @property
     def time_steps(self) -> int:
-        """Time steps per sample; 1 in mode ``ann``."""
-        return 1 if self.train.mode == "ann" else self.dataset.T
+        """Time steps per sample; 1 of an ANN that sees one frame."""
+        return 1 if self._one_frame else self.dataset.T
 
     @property
     def encoder(self) -> Encoder:
-        """Encoder of the input; ``direct`` in mode ``ann``, or ``counts`` for events."""
-        if self.train.mode != "ann":
+        """Encoder of the input; of an ANN that sees one frame ``direct``, or ``counts`` for events."""
+        if not self._one_frame:
             return self.dataset.encoder
         return "counts" if self.dataset.encoder not in ("direct", "bernoulli", "latency") else "direct"
+
+    @property
+    def twin(self) -> RunConfig:
+        """The configuration of the same network as an ANN."""
+        return self.model_copy(update={"train": self.train.model_copy(update={"mode": "ann"})})
+
+    @property
+    def _one_frame(self) -> bool:
+        still = self.train.frames == "summed" or self.dataset.encoder == "direct"
+        return self.train.mode == "ann" and still

@@ -119,7 +119,7 @@ def keep_twin(config: RunConfig, run_dir: Path, say: Console) -> Path:
 
 def keep_ann(config: RunConfig, folder: Path, say: Console) -> None:
     """Train an ANN of this configuration into ``folder``, unless it is there; see `keep_twin`."""
-    twin = config.model_copy(update={"train": config.train.model_copy(update={"mode": "ann"})})
+    twin = config.twin
     kept = load_config(folder / CONFIG) if (folder / CONFIG).is_file() else None
     trained, begun = ((folder / name).is_file() for name in (MODEL, CHECKPOINT))
     if kept is not None and trained and not begun:
@@ -141,7 +141,7 @@ def measure_kept(program: Program, folder: Path, test: Split, count: int) -> Ann
 
 def sees_sums(config: RunConfig) -> bool:
     """Return whether a run's twin sees the steps of a sequence summed in one frame."""
-    return config.encoder in ("counts", "sequence")
+    return config.twin.encoder == "counts"
 
 
 def kept_frames(folder: Path, test: Split, count: int) -> LabelledInput:

@@ -113,6 +113,8 @@ def _frame(config: RunConfig, program: Program, x: NDArray[Any], *, own: bool) -
     """
     if config.encoder == "direct":
         return x[:1] if bool((x == x[:1]).all()) else None
+    if config.train.frames == "each":
+        return x
     if config.encoder in ("counts", "sequence") and (not own or input_bits(program.metadata) is None):
         summed: NDArray[Any] = np.asarray(x, np.float32).sum(axis=0, keepdims=True)
         return summed

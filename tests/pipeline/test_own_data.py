@@ -14,6 +14,8 @@ import stl_deploy as stl
 from stl_deploy._util.lock import alone_in
 from stl_deploy.config.load import load_config
 from stl_deploy.data.own import trust
+from stl_deploy.energy.models.grid import quoted
+from stl_deploy.energy.models.ratios import number
 from stl_deploy.errors import ConfigError
 from stl_deploy.graph.exact import prove_exact
 from stl_deploy.training.loop import train
@@ -311,3 +313,16 @@ def test_an_input_grid_may_be_said_to_training_folding_and_quantising(tmp_path, 
         == 2
     )
     assert "expected none for the encoder 'bernoulli', which shows integers" in capsys.readouterr().err
+
+
+def test_a_twin_of_each_frame_is_trained_measured_and_priced_at_every_step(tmp_path):
+    config, out = _npz_config(tmp_path), tmp_path / "run"
+    assert cli(["run", str(config), "-o", str(out), "--no-lava", "--no-frontier", "--set", "train.frames=each"]) == 0
+    assert load_config(out / "twin" / "config.yaml").time_steps == 5
+    kept, again = json.loads((out / "energy.json").read_text()), energy(out, None)
+    assert again.as_dict()["ann_twin"] == kept["ann_twin"]
+    assert "each of the 5 frames" in kept["ann_twin"]["text"]
+    assert kept["ann_twin"]["accuracy"] > 0.9
+    streaming = quoted(again.comparisons)
+    assert streaming is not None
+    assert f"each of 5 steps: the SNN {number(streaming.ratio / 5)} times that, streaming" in kept["verdict"]
