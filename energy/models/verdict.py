@@ -45,8 +45,9 @@ class Findings:
     """Inputs of the verdict.
 
     placed: false where the network was found not to fit the chip. no_ann: why there is no ANN to compare with, in one
-    sentence. summed: of so many steps the twin sees the sum, in one frame. frames: or of so many each. idle: why the network decides nothing on
-    this input. dead: its layers that never or always fire. accuracy: of the SNN against its twin, or the user's metric.
+    sentence. summed: of so many steps the twin sees the sum, in one frame. frames: of so many it sees each. idle: why
+    the network decides nothing on this input. dead: its layers that never or always fire. accuracy: of the SNN against
+    its twin, or the user's metric.
     leads: the dataflow that fits the input.
     """
 
@@ -117,8 +118,8 @@ def _of_frames(streaming: Ratio, findings: Findings) -> str:
     each = f"the SNN {number(streaming.ratio / steps)} times that, streaming" if steps else ""
     if findings.summed > 1:
         return (
-            f"The twin sees all {steps} steps summed in one frame; an ANN run at each step costs about {steps} times "
-            f"as much: {each} (accuracy not measured; a run with 'train.frames: each' trains that twin)."
+            f"The twin sees all {steps} steps summed in one frame; run at each ('train.frames: each') it costs about "
+            f"{steps} times as much: {each} (accuracy not measured)."
         )
     if findings.frames > 1:
         return f"These are ratios to one pass of the twin, which runs at each of {steps} steps: {each}."

@@ -335,7 +335,7 @@ class TrainConfig(_Renamed):
 
     - mode: learn ``stl`` weights and thresholds; ``sl`` weights only; ``tl`` thresholds only, all weights (also batch
       norm's) stay as drawn; ``ann``: ReLUs and a linear readout, with the image shown once.
-    - frames: what the ANN twin sees of a sequence: its steps ``summed`` in one frame, or ``each``, and decides by the mean.
+    - frames: of a sequence the ANN sees all steps ``summed`` in one frame, or ``each``, and decides by the mean.
     - schedule: of the learning rate. ``decay``: times ``lr_decay`` after each epoch. ``one_cycle``: up to ``lr`` over
       the first fifth of training, then down to 0, linearly and batch by batch (see `stl_deploy.training.loop`).
     - threshold_lr_multiplier: learning rate of thresholds relative to weights.

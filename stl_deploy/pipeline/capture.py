@@ -24,7 +24,7 @@ from stl_deploy._util.working import stage, working
 from stl_deploy.config.options import Start
 from stl_deploy.errors import CaptureError, GraphError
 from stl_deploy.graph.compare import rate_warnings
-from stl_deploy.graph.program import CAPTURED, MATRICES, Floats, Neuron, Program, Shape
+from stl_deploy.graph.program import CAPTURED, MATRICES, Floats, Program, Shape
 from stl_deploy.graph.run import NetworkInput, Result, swapped
 from stl_deploy.passes.permutations import arrange
 from stl_deploy.pipeline.fold import FoldedLayers, fold_layers, inflated
@@ -402,16 +402,12 @@ def _require_on_cpu(model: nn.Module) -> None:
 def _fold(traced: Traced) -> FoldedLayers:
     """Fold the layers; a refusal names the layer's line in the user's code."""
     try:
-        return fold_layers(traced.graph, any_start=traced.steps.unequal is None)
+        return fold_layers(traced.graph)
     except (CaptureError, GraphError) as error:
         layer = error.node if isinstance(error, GraphError) else error.layer
         where = traced.places.get(layer or "")
         if isinstance(error, CaptureError) and (where is None or error.line is not None):
             raise
-        if traced.steps.unequal is not None and any(
-            node.name == layer and node.v_start is not None for node in traced.graph.of(Neuron)
-        ):
-            raise traced.steps.unequal from None
         reason = in_code(error, traced.graph) if isinstance(error, GraphError) else error.reason
         line = None if where is None else where.line
         raise CaptureError(reason + in_module(where or NOWHERE), line=line, layer=layer) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -14,15 +15,14 @@ from stl_deploy.errors import CaptureError, UnsupportedError
 from stl_deploy.exporters.nir.lower import own_metadata
 from stl_deploy.exporters.nir.patch import to_graph
 from stl_deploy.exporters.nir.write import write_anew
-from stl_deploy.graph.check import NIR_NODES, refused
 from stl_deploy.graph.exact import input_grid as declared_grid
 from stl_deploy.graph.findings import kept_thresholds
-from stl_deploy.graph.program import Linear, Neuron, Node, Pool, Program, Reshape
+from stl_deploy.graph.program import Linear, Pool, Program
 from stl_deploy.graph.run import NetworkInput, run
 from stl_deploy.passes import CAPTURED, FOREIGN, apply
 from stl_deploy.passes.base import Rewritten
 from stl_deploy.passes.narrow import NotFiniteError
-from stl_deploy.passes.permutations import Permutations, flattens
+from stl_deploy.passes.permutations import Permutations
 
 _COMPARED = 2**20
 """Spikes and silences that `fold_warnings` compares at most, beyond one sample."""
@@ -124,11 +124,10 @@ class FoldedLayers(NamedTuple):
     arranged: Permutations
 
 
-def fold_layers(layers: Program, *, any_start: bool = True) -> FoldedLayers:
+def fold_layers(layers: Program) -> FoldedLayers:
     """Fold the layers of a captured module, and read the result back from its NIR graph, if there is one.
 
-    any_start: whether neurons may start from values that NIR cannot hold.
-    Raises CaptureError for a layer that a pass cannot take apart, or numbers that NIR cannot hold; ParityError where a
+    Raises CaptureError for a layer that a pass cannot take apart, or numbers that are not finite; ParityError where a
     pass changes what it must not.
     """
     try:
@@ -137,16 +136,9 @@ def fold_layers(layers: Program, *, any_start: bool = True) -> FoldedLayers:
         raise CaptureError(f"layer '{error.node}' {error.reason}; {error.remedy}", layer=error.node) from None
     except NotFiniteError as error:
         raise CaptureError(str(error), layer=error.node) from None
-    if any(refused(folded.program, NIR_NODES, "nir")):
-        return FoldedLayers(folded.program, folded.places)
-    try:
+    with suppress(CaptureError, UnsupportedError):  # NIR cannot hold it
         return FoldedLayers(write_anew(folded.program).program, folded.places)
-    except CaptureError:
-        starts = any_start and any(map(_starts_elsewhere, folded.program.of(Neuron)))
-        late = any(source.delay for node in folded.program.nodes for source in node.operands)
-        if not starts and not late and not any(map(_is_beyond_nir, folded.program.nodes)):
-            raise
-        return FoldedLayers(folded.program, folded.places)
+    return FoldedLayers(folded.program, folded.places)
 
 
 def inflated(before: Program, after: Program, matrices: Collection[str]) -> dict[str, float]:
@@ -162,21 +154,3 @@ def inflated(before: Program, after: Program, matrices: Collection[str]) -> dict
         if not kept and times > 1:
             grown[node.name] = round(times, 1)
     return grown
-
-
-def _starts_elsewhere(neuron: Neuron) -> bool:
-    return neuron.v_start is not None or neuron.i_start is not None
-
-
-def _is_beyond_nir(node: Node) -> bool:
-    """Return whether a neuron does what none of NIR does, or a reshape is no flattening."""
-    if isinstance(node, Reshape):
-        return node.input_shape != node.shape and flattens(node.input_shape, node.shape) is None
-    return isinstance(node, Neuron) and _is_neuron_beyond_nir(node)
-
-
-def _is_neuron_beyond_nir(neuron: Neuron) -> bool:
-    bounds_currents = neuron.v_min is not None and not neuron.spiking
-    counts = neuron.multi_spike and (neuron.rounding != "down" or neuron.decay is None)
-    rises = neuron.offset is not None and neuron.decay is not None and bool(np.all(neuron.decay == 1))
-    return neuron.adaptation is not None or bounds_currents or counts or rises

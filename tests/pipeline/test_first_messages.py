@@ -375,8 +375,10 @@ def test_decays_of_0_among_others_are_captured() -> None:
     stl.capture(Leaks(decays.clamp(1e-3)), SPIKES.flatten(2)).check("c", input_grid=0)
 
 
-def test_decays_of_1_among_others_are_named() -> None:
+def test_decays_of_1_among_others_are_named_where_nir_is_written() -> None:
     decays = torch.linspace(0.5, 1, 36)
-    with pytest.raises(stl.CaptureError, match=r"NIR's leaky neurons need one below 1: decay.clamp\(max=0.999\)"):
-        stl.capture(Leaks(decays), SPIKES.flatten(2))
-    stl.capture(Leaks(decays.clamp(max=0.999)), SPIKES.flatten(2))
+    net = stl.capture(Leaks(decays), SPIKES.flatten(2))
+    np.testing.assert_array_equal(net.simulate(SPIKES.flatten(2)).y, Leaks(decays)(SPIKES.flatten(2)).numpy())
+    with pytest.raises(stl.UnsupportedError, match=r"NIR's leaky neurons need one below 1: decay.clamp\(max=0.999\)"):
+        _ = net.graph
+    _ = stl.capture(Leaks(decays.clamp(max=0.999)), SPIKES.flatten(2)).graph

@@ -344,7 +344,6 @@ def test_a_constant_on_a_potential_that_does_not_leak(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("step", "start", "reason"),
     [
-        (to_value(torch.linspace(0.5, 1, 8)), torch.zeros(()), "has a decay of 1 beside others"),
         (
             to_value(torch.tensor([0.0, 0.5]).repeat(4)),
             torch.tensor(0.1),
@@ -530,9 +529,15 @@ class NeverLeaking(nn.Module):
         return torch.stack(out)
 
 
-def test_a_synapse_that_never_decays_is_refused() -> None:
-    with pytest.raises(CaptureError, match="has a synapse that never decays"):
-        stl.capture(nn.Sequential(nn.Linear(6, 8), NeverLeaking()), torch.rand(12, 4, 6))
+@pytest.mark.usefixtures("neurons_alone")
+@pytest.mark.parametrize("neurons", [NeverLeaking(), OwnNeuron(to_value(torch.linspace(0.5, 1, 8)), torch.zeros(()))])
+def test_states_that_do_not_decay_are_captured_and_refused_by_nir(neurons: nn.Module) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), neurons) if isinstance(neurons, NeverLeaking) else neurons
+    net, unseen = stl.capture(model, torch.rand(12, 4, 6)), 3 * torch.rand(20, 3, 6)
+    np.testing.assert_allclose(net.simulate(unseen.numpy()).y, model(unseen).detach().numpy(), rtol=1e-5, atol=1e-6)
+    with pytest.raises(UnsupportedError, match=r"never decays|has a decay of 1 beside others"):
+        _ = net.graph
 
 
 @pytest.mark.parametrize(

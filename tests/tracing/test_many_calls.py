@@ -153,6 +153,36 @@ def test_a_branch_on_a_step_that_sparse_x_does_not_reach_is_refused(late: Callab
         stl.capture(Loop(lambda model, spikes: None, late=late), (X + X.roll(3, 0) > 1).float())
 
 
+def table(*, steps: int = 64, samples: int = 64, step: int = 64, sample: int = 64) -> Loop:
+    """Weights by step and sample that a model of 12 steps and 4 samples has more of: later ones are 0."""
+    rows = torch.ones(steps, samples, 1)
+    rows[step:], rows[:, sample:] = 0, 0
+    model = Loop(lambda model, spikes: None)
+    model.register_forward_pre_hook(lambda _, args: (args[0] * rows[: len(args[0]), : args[0].shape[1]],))
+    return model
+
+
+@pytest.mark.parametrize(
+    "held",
+    [
+        table(steps=24, step=13),
+        table(samples=24, sample=5),
+        table(steps=24, step=18),
+        table(samples=24, sample=12),
+    ],
+)
+def test_tables_that_end_before_the_longest_compared_run_are_compared_as_far_as_they_go(held: Loop) -> None:
+    with pytest.raises(CaptureError):
+        stl.capture(held, (X + X.roll(3, 0) > 0).float())
+
+
+@pytest.mark.parametrize(("sizes", "run"), [({"steps": 24}, "24 steps of 4 samples"), ({"samples": 24}, "24 samples")])
+def test_a_table_of_equal_rows_is_captured_and_compared_at_its_size(sizes: dict[str, int], run: str) -> None:
+    proof = stl.capture(table(**sizes), X).proof
+    assert proof is not None
+    assert run in proof.runs
+
+
 class Product(nn.Module):
     """Counts of up to ``cap`` spikes, after which the potential is multiplied by 1 - s."""
 

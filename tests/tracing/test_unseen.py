@@ -332,11 +332,15 @@ def test_spikes_in_two_orders_are_joined_without_a_nir_graph() -> None:
         _ = net.graph
 
 
-def test_a_decay_above_1_is_refused_as_what_it_is() -> None:
+def test_a_decay_above_1_is_captured_and_refused_by_nir() -> None:
+    net = require_same(Net(lambda current, v: 1.2 * v + current), x_of(6, 3, 6), x_of(9, 2, 6, seed=2))
+    assert net.program.spiking[0].decay == np.float32(1.2)
     with pytest.raises(
-        CaptureError, match=r"has a decay of 1\.2; NIR's leaky neurons need one below 1: decay.clamp\(max=0.999\)"
+        UnsupportedError, match=r"has a decay of 1\.2; NIR's leaky neurons need one below 1: decay.clamp\(max=0.999\)"
     ):
-        stl.capture(Net(lambda current, v: 1.2 * v + current), x_of(6, 3, 6))
+        _ = net.graph
+    for target in ("c", "netx", "verilog", "xylo"):
+        assert not net.check(target).ok
 
 
 class BelowZero(nn.Module):

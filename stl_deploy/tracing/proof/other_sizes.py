@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 
 import torch
@@ -84,6 +85,10 @@ class ReplayProof:
         except FAILURES as error:
             if _differs(error):
                 raise
+            try:
+                self._succeeds(larger, what)
+            except ComputesOtherwiseError:
+                raise error from None  # it names the cause
             for what, given in kinds.items():
                 self.compared += prove_replay(self.model, self.traced, given, what)
                 self.done.append(what)
@@ -110,15 +115,27 @@ class ReplayProof:
         return self.with_gradients or (affords and self._compares_steps(self.samples, self.steps))
 
     def _many_samples(self) -> None:
-        """Compare as many samples as time allows, the farthest from x in any case."""
+        """Compare as many samples as time allows and the module takes, the farthest from x in any case."""
         samples = max(_FEWEST_OTHERS, min(self.samples, _AFFORDED // (self._values * self.traced.length)))
-        self._succeeds(self._others(self.x, samples), counted(samples, "sample"))
+        own = self.x.shape[self.axis]
+        self._most(own, samples, lambda n: self._succeeds(self._others(self.x, n), counted(n, "sample")))
 
     def _many_steps(self) -> None:
-        """Compare as many steps as time allows."""
+        """Compare as many steps as time allows and the module takes."""
         steps = min(self.steps, _AFFORDED // (2 * self._values), _AFFORDED_CALLS // self._operations)
-        if steps:
-            self._compares_steps(max(2, min(_MANY_SAMPLES, _AFFORDED // (self._values * steps))), steps)
+        if steps and not self._compares_steps(max(2, min(_MANY_SAMPLES, _AFFORDED // (self._values * steps))), steps):
+            own = min(_FEWEST_OTHERS, self.x.shape[self.axis])
+            self._most(self.traced.length, steps, lambda n: self._compares_steps(own, n))
+
+    def _most(self, taken: int, most: int, compares: Callable[[int], bool]) -> None:
+        """Compare at the size ``most``, or else at the greatest that the module takes, beyond the size ``taken``."""
+        refused = taken if compares(most) else most
+        while refused - taken > 1 and not self.fixed_steps:
+            middle = (taken + refused) // 2
+            if compares(middle):
+                taken = middle
+            else:
+                refused = middle
 
     def _compares_steps(self, samples: int, steps: int, *, gradients: bool = False) -> bool:
         """Compare outputs on so many steps, as `_succeeds`; return whether the module takes and makes them."""

@@ -115,9 +115,9 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _operation(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         if func.namespace not in ("aten", "prims", "prim"):
             return self._enter(func, args, kwargs)
-        if torch.is_inference_mode_enabled() and _is_composite(func):
+        if _is_composite(func):
             with self:
-                return func.decompose(*args, **kwargs)  # which autograd's layer does outside of inference mode
+                return func.decompose(*args, **kwargs)  # as autograd does, unless in inference mode or an own operator
         name = func._schema.name.split("::")[1]
         if name in _FAKE_QUANTISES and not self.is_constant(args):
             with self:

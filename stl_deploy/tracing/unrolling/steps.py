@@ -88,15 +88,11 @@ DELAYS = (
 
 @dataclass
 class Steps:
-    """The graph of one step: signals in an order in which each comes after those that it reads without lag.
-
-    unequal: the refusal of a target without starts of its own, where neurons start from what a bias made of them.
-    """
+    """The graph of one step: signals in an order in which each comes after those that it reads without lag."""
 
     signals: tuple[Signal, ...]
     output: Ref
     of_node: dict[Node, tuple[Signal, int]] = field(default_factory=dict)
-    unequal: CaptureError | None = None
 
     def first_reads(self, signal: Signal) -> list[Signal]:
         """Return the signals of step 0 that the other form of a signal's first step reads."""
@@ -149,12 +145,9 @@ class _Folding:
         """Constants that the step before had, too."""
         self.leading = next(t for t, node in enumerate(outputs) if not node.constant)
         """Outputs of the first steps that are constants, whose neurons are all still as they started."""
-        self.unequal: CaptureError | None = None
         for t in range(len(outputs) - 1, 0, -1):
             if t >= self.leading or _equal(outputs[t], outputs[t - 1]):
                 self._match(outputs[t], outputs[t - 1])
-            else:
-                self.unequal = self._unequal(outputs[t], outputs[t - 1], outputs[t])
         self.depths: dict[Node, int | None] = {}
         self.shared = {node for node, times in Counter(self.earlier.values()).items() if times > 1}
         """Nodes that stood for several signals at first: two decays of a state that is still 0 are one operation."""
@@ -204,12 +197,6 @@ class _Folding:
                 "the model reads x at another rate, or in another order, than step by step; a graph reads step t of x "
                 "in step t: give capture an x of one entry for each step, or delay it by F.pad over time",
                 line=line,
-            )
-        if a.constant and b.constant and reader is a:
-            return CaptureError(
-                "before anything arrives, the first steps make other numbers than one another, by a constant behind a "
-                "delay",
-                line=next((n.place.line for n in reversed(self.outputs) if n.place.line), None),
             )
         differing, line = reader if a.constant else a, a.place.line or reader.place.line or b.place.line
         if differing.name in ("cat", MOVED):
@@ -329,7 +316,7 @@ class _Folding:
             latest[ref.signal] = max(ref.lag, latest.get(ref.signal, 0))
         for key, signal in made.items():
             self._add_start(signal, key, latest.get(signal, 0))
-        if self.unequal is not None and lag == self.leading and root(last) is self.outputs[lag]:
+        if 0 < lag == self.leading and root(last) is self.outputs[lag]:
             output.signal.before = tuple(reversed(self.outputs[:lag]))
         if not output.signal.still and len(output.signal.before) < output.lag:
             raise CaptureError(
@@ -341,7 +328,7 @@ class _Folding:
         for node, back in self.earlier.items():
             if back in self.shared and node in known:
                 known.setdefault(back, (known[node][0], self.depths.get(back) or 0))
-        return Steps(_in_order(list(made.values())), output, known, self.unequal)
+        return Steps(_in_order(list(made.values())), output, known)
 
     def _argument(self, reader: Node, signal_of: Callable[[Node], Signal], node: Node) -> Node | Ref:
         return node if node.constant else self._ref(signal_of(node), reader, node)

@@ -26,10 +26,8 @@ def over_time(unroller: Unroller, op: Op, flow: Flow, layout: Layout, axis: int)
     stride, padding, dilation = (list(sizes) for sizes in op.args[3:6])
     at = axis - 2
     if stride[at] != 1 or op.args[6]:
-        raise refuse(
-            f"expected a convolution over time with stride 1; found stride {stride[at]}; a graph puts out every step",
-            op,
-        )
+        kind = "a transposed one" if op.args[6] else f"stride {stride[at]}"
+        raise refuse(f"expected a convolution over time with stride 1; found {kind}; a graph puts out every step", op)
     step = tuple(dim for dim in layout if dim != (TIME,))
     zeros = (_zero(unroller, flow),) * padding[at]
     nodes = (*zeros, *flow.nodes, *zeros)
