@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import stl_deploy as stl
 from stl_deploy.errors import CaptureError, UnsupportedError
+from stl_deploy.graph.program import Neuron
 
 Step = Callable[[Tensor, Tensor], Tensor]
 """The potential of a current and of what was left of the potential."""
@@ -341,6 +342,30 @@ def test_a_decay_above_1_is_captured_and_refused_by_nir() -> None:
         _ = net.graph
     for target in ("c", "netx", "verilog", "xylo"):
         assert not net.check(target).ok
+
+
+@pytest.mark.parametrize(
+    "fires",
+    [
+        lambda v: v >= float("inf"),
+        lambda v: float("inf") <= v,
+        lambda v: v < torch.tensor(-torch.inf),
+        lambda v: ~(v != torch.inf),
+    ],
+)
+def test_a_threshold_of_infinity_makes_a_readout(fires: Callable[[Tensor], Tensor]) -> None:
+    class Readout(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            v, out = torch.zeros_like(x[0]), []
+            for current in x:
+                v = 0.5 * v + current
+                v = v * (1 - fires(v).float())
+                out.append(v)
+            return torch.stack(out)
+
+    model = nn.Sequential(nn.Linear(6, 8), stl.LIF((8,)), nn.Linear(8, 3), Readout())
+    net = require_same(model, 3 * x_of(6, 3, 6), x_of(9, 2, 6, seed=2))
+    assert [node.threshold is None for node in net.program.of(Neuron)] == [False, True]
 
 
 class BelowZero(nn.Module):

@@ -45,6 +45,8 @@ def elementwise(unroller: Unroller, op: Op) -> Flow:
         name, args = "where", _masked(op, args)
     if name in _MIRRORED and flows.get(args[1]) and flows[args[0]].constant and not flows[args[1]].constant:
         name, args = _MIRRORED[name], args[::-1]  # the signal first, as in ``v < θ`` for ``θ > v``
+    if (decided := _beside_infinity(name, args, flows)) is not None:
+        return unroller.constant(decided.to(dtype).expand(op.outputs[0].shape))
     through = _straight_through(unroller, op, name, args, flows)
     if through is not None:
         return through
@@ -79,6 +81,17 @@ def elementwise(unroller: Unroller, op: Op) -> Flow:
             node.tensor = node.run(tensors[0], tensors[1], sizes)
         made.append(cast(unroller, unroller.nodes.make(node, (op, t) if delayed else None), dtype, op))
     return Flow(tuple(made), layout)
+
+
+def _beside_infinity(name: str, args: tuple[Any, ...], flows: dict[Value, Flow]) -> Tensor | None:
+    """Return what a comparison of a signal with infinity is, as signals are finite; None for other operations."""
+    if name not in (*_MIRRORED, "eq", "ne") or args[0] not in flows or flows[args[0]].constant:
+        return None
+    level = flows.get(args[1])
+    if level is not None and (not level.constant or level.timed):
+        return None
+    numbers = torch.tensor(args[1]) if level is None else level.tensor
+    return getattr(torch, name)(torch.zeros(()), numbers) if bool(numbers.isinf().all()) else None
 
 
 def _straight_through(
