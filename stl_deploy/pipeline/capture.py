@@ -419,11 +419,11 @@ def _prove(captured: Captured, x: Tensor) -> Proof:
     replayed = ReplayProof(model, traced, x)
     values = replayed.run()
     stage("proving the folded layers")
-    layers, spikes, array, real = _prove_folded(model, traced, folded, x, values)
+    layers, own, array, real = _prove_folded(model, traced, folded, x, values)
     if not (casts_of_input(traced.steps) or coarse_types(traced.steps)):
         others = torch.cat([within(x, axis), beyond(x, axis)], axis)
         _prove_folded(model, traced, folded, others, module_values(traced, others))
-    whole = end_to_end(folded.program, spikes, array)
+    whole = end_to_end(folded.program, own, array)
     warned = (
         *rate_warnings({layer.layer: layer.rate for layer in layers if layer.compared}),
         *_difference_warnings(layers, whole),
@@ -444,13 +444,14 @@ def _prove_folded(
 ) -> tuple[tuple[LayerProof, ...], Spikes, NetworkInput, tuple[int, float]]:
     """Compare each layer of the folded graph and its output with the module's on ``x``.
 
-    Also returns the module's spikes and ReLUs by layer, x, and what `prove_values` does.
+    Also returns the module's spikes and ReLUs by layer, with its output, x, and what `prove_values` does.
     """
     spikes, y = module_spikes(traced, values, folded.arranged)
     array = graph_input(model, folded, torch.stack(steps_of(traced.call, x, traced.length)).float().numpy())
     layers = _proved_layers(traced, folded, spikes, array, module_currents(traced, values))
     most = MAX_COARSE_ROUNDING if coarse_types(traced.steps) else MAX_ROUNDING
-    return layers, spikes, array, prove_values(folded.program, spikes, array, y, most)
+    own = {**spikes, folded.program.outputs[0].name: y}
+    return layers, own, array, prove_values(folded.program, own, array, most)
 
 
 def _proved_layers(
@@ -475,6 +476,9 @@ def _difference_warnings(layers: Sequence[LayerProof], whole: Mapping[str, int])
     """Warn of spikes on x that differ from the module's. whole: the counts of `end_to_end`."""
     apart = [layer for layer in layers if layer.differing]
     if not apart and not whole["differing"]:
+        if whole["outputs"]:
+            where = counted(whole["outputs"], "value")
+            yield f"{where} of the output on x: not the model's, as a comparison or a rounding before decides otherwise"
         return
     text = f"{count(whole['differing'], whole['compared'], ' spikes')} on x differ from the model's"
     if apart:

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 import stl_deploy as stl
 from stl_deploy.errors import CaptureError, UnsupportedError
 from stl_deploy.graph.program import Neuron
+from stl_deploy.graph.run import Result, run
+from stl_deploy.tracing.proof import layers_and_ends
 
 Step = Callable[[Tensor, Tensor], Tensor]
 """The potential of a current and of what was left of the potential."""
@@ -366,6 +368,21 @@ def test_a_threshold_of_infinity_makes_a_readout(fires: Callable[[Tensor], Tenso
     model = nn.Sequential(nn.Linear(6, 8), stl.LIF((8,)), nn.Linear(8, 3), Readout())
     net = require_same(model, 3 * x_of(6, 3, 6), x_of(9, 2, 6, seed=2))
     assert [node.threshold is None for node in net.program.of(Neuron)] == [False, True]
+
+
+def test_outputs_on_x_that_a_tie_moves_are_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sums that round otherwise may make sign(v - 0.5) 0 in the model and 1 in a graph's Cell."""
+
+    def moved(*args: Any, **options: Any) -> Result:
+        made = run(*args, **options)
+        made.y[2, 1, 0] += 0.5 * np.abs(made.y).max()
+        return made
+
+    monkeypatch.setattr(layers_and_ends, "run", moved)
+    with pytest.warns(UserWarning, match="1 value of the output on x: not the model's"):
+        net = stl.capture(Net(), x_of(6, 3, 6))
+    assert net.proof is not None
+    assert net.proof.end_to_end["outputs"] == 1
 
 
 class BelowZero(nn.Module):

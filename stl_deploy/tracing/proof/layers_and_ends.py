@@ -324,13 +324,13 @@ def _apart(layer: Neuron, step: int, at: tuple[int, ...], ulp: float, place: Pla
 
 
 def prove_values(
-    program: Program, values: Mapping[str, Floats], x: NetworkInput, y: Floats, most: float = MAX_ROUNDING
+    program: Program, values: Mapping[str, Floats], x: NetworkInput, most: float = MAX_ROUNDING
 ) -> tuple[int, float]:
     """Compare ReLUs and the output with the module's, up to rounding, where the layers before put out the module's.
 
-    values: of the module's layers. Returns the number of values, and the largest difference relative to the largest
-    value of its layer. Raises CaptureError where it is more than ``most``, as in a first step that is made otherwise
-    than the steps after it.
+    values: of the module's layers, and its output. Returns the number of values, and the largest difference relative to
+    the largest value of its layer. Raises CaptureError where it is more than ``most``, as in a first step that is made
+    otherwise than the steps after it.
     """
     given = {**values, **by_name(program, x)}
     graded = [node for node in program.of(Neuron) if not node.spiking and node.name in values]
@@ -340,7 +340,7 @@ def prove_values(
         read = node if isinstance(node, Output) else replace(program.outputs[0], operands=(Operand(node.name),))
         actual = arriving_at(program, replace(read, shape=node.shape), before)
         what = "the graph's output" if isinstance(node, Output) else f"layer '{node.name}' of the graph"
-        expected = values.get(node.name, y).reshape(actual.shape)
+        expected = values[node.name].reshape(actual.shape)
         farthest = max(farthest, require_near(what, node.name, actual, expected, most, then=_IN_EVERY_STEP))
         compared += actual.size
     return compared, farthest
@@ -371,8 +371,11 @@ def require_near(
     )
 
 
-def end_to_end(program: Program, spikes: Mapping[str, Floats], x: NetworkInput) -> dict[str, int]:
-    """Compare the folded graph's spikes on the reference run with the module's."""
-    tally, own = Tally(), fired(program, spikes)
-    tally.add(own, fired(program, run(program, x, record=list(own)).recorded))
-    return {"compared": tally.compared, "differing": tally.differing}
+def end_to_end(program: Program, values: Mapping[str, Floats], x: NetworkInput) -> dict[str, int]:
+    """Compare the folded graph's spikes on the reference run with the module's, and its output beyond rounding."""
+    tally, own = Tally(), fired(program, values)
+    made, y = run(program, x, record=list(own)), values[program.outputs[0].name]
+    tally.add(own, fired(program, made.recorded))
+    largest = float(np.abs(y, where=np.isfinite(y), out=np.zeros_like(y)).max(initial=0))
+    near = np.isclose(made.y.reshape(y.shape), y, 0, MAX_ROUNDING * largest, equal_nan=True)
+    return {"compared": tally.compared, "differing": tally.differing, "outputs": int(np.count_nonzero(~near))}

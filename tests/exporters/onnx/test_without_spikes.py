@@ -109,4 +109,4 @@ def test_capture_compares_outputs_that_are_no_numbers(
         Output(name="output", shape=(2,), operands=(Operand("input"),)),
     )
     with contextlib.nullcontext() if passes else pytest.raises(CaptureError, match="step 1, sample 1, neuron"):
-        proof.prove_values(Program(nodes, 1e-4), {}, x, y)
+        proof.prove_values(Program(nodes, 1e-4), {"output": y}, x)
