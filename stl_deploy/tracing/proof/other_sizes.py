@@ -86,7 +86,7 @@ class ReplayProof:
             if _differs(error):
                 raise
             try:
-                self._succeeds(larger, what)
+                (self._succeeds if self.inside else self._takes_steps)(larger, what)
             except ComputesOtherwiseError:
                 raise error from None  # it names the cause
             for what, given in kinds.items():
@@ -138,17 +138,22 @@ class ReplayProof:
                 refused = middle
 
     def _compares_steps(self, samples: int, steps: int, *, gradients: bool = False) -> bool:
-        """Compare outputs on so many steps, as `_succeeds`; return whether the module takes and makes them."""
-        own = any("Traced" in type(part).__name__ for part in nn.Module.modules(self.model) if _is_scripted(part))
-        if self.inside or self.fixed_steps or own:
+        """Compare outputs on so many steps; return whether the module takes and makes them."""
+        if self.inside:
             return False
         given = self._others(sized(self.x, self.axis, samples=2, steps=steps), samples)
+        what = f"{counted(steps, 'step')} of {counted(samples, 'sample')}"
+        return self._takes_steps(given, what, gradients=gradients)
+
+    def _takes_steps(self, given: Tensor, what: str, *, gradients: bool = False) -> bool:
+        """Compare as `_succeeds`, unless the module makes a fixed number of steps."""
+        own = any("Traced" in type(part).__name__ for part in nn.Module.modules(self.model) if _is_scripted(part))
+        if self.fixed_steps or own:
+            return False
         try:
-            return self._succeeds(
-                given, f"{counted(steps, 'step')} of {counted(samples, 'sample')}", gradients=gradients
-            )
+            return self._succeeds(given, what, gradients=gradients)
         except CaptureError:
-            length = self.traced.length
+            steps, length = given.shape[1 - self.axis], self.traced.length
             if steps <= length or not ignores_later_steps(self.model, given, self.traced.call, length):
                 raise
             self.fixed_steps = True
