@@ -188,6 +188,32 @@ def test_one_image_of_one_channel_is_captured() -> None:
     require_same(Images(), x_of(4, 1, 1, 5, 5), x_of(6, 2, 1, 5, 5, seed=2))
 
 
+class Shown(nn.Module):
+    """An image shown at four steps, all of which are convolved at once; its potentials are returned."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 32, 3, padding=1, bias=False)
+
+    def forward(self, image: Tensor) -> Tensor:
+        shown = image.expand(4, *image.shape)
+        v, potentials = torch.zeros(1), []
+        for current in self.conv(shown.flatten(0, 1)).unflatten(0, shown.shape[:2]):
+            v = 0.5 * v + current
+            v = v - 0.3 * (v >= 0.3).float()
+            potentials.append(v)
+        return torch.stack(potentials)
+
+
+def test_an_image_convolved_for_all_steps_at_once_is_captured() -> None:
+    """Kernels round one image otherwise than four, so that the proof runs them on as many as the module."""
+    torch.manual_seed(0)
+    proof = stl.capture(Shown(), torch.rand(2, 3, 16, 16), time="inside", progress=False).proof
+    assert proof is not None
+    assert "1 sample" in proof.runs
+    assert proof.replay_differing == 0
+
+
 @pytest.mark.parametrize("kind", [torch.bool, torch.int32, torch.uint8])
 def test_an_input_that_the_model_makes_integers_has_to_be_whole(kind: torch.dtype) -> None:
     torch.manual_seed(0)

@@ -62,7 +62,7 @@ class _Replay:
         if over_time and len({ref.signal for ref in signal.reads()}) == 1:
             self.values[signal] = self._convolved(signal)
             return
-        if signal.node.folded is not None and not over_time and not signal.still:
+        if signal.node.folded is not None and not over_time:
             self.values[signal] = self._at_once(signal, signal.node.folded)
             return
         for t in range(len(self.x)):
