@@ -61,7 +61,7 @@ def as_asked(error: CaptureError, model: nn.Module, x: Tensor, call: Call) -> Ca
         return error
     readings = list(_other_readings(x, call))
     if call.time in ("first", "second") and _loops_itself(model, x, call):
-        readings.insert(0, readings.pop(1))
+        return _other_reading(error, x, call, readings[1][2])
     for given, how, said in readings:
         if _is_captured(model, few_samples(given, how), how):
             return _other_reading(error, x, call, said)

@@ -13,6 +13,7 @@ from torch.nn import functional
 import stl_deploy as stl
 from stl_deploy.errors import CaptureError
 from stl_deploy.graph import program as ir
+from stl_deploy.graph.cell import Cell
 from tests.tracing.held import require_cell
 
 Step = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -501,3 +502,37 @@ def test_a_bound_behind_a_leak_is_one_of_the_potential_and_one_beyond_reach_is_n
     (neuron,) = net.program.spiking
     assert (float(neuron.v_min), float(neuron.decay), neuron.reset) == (-0.5, 0.5, "subtract")  # type: ignore[arg-type]
     assert bool((torch.cat(model.potentials) < -0.5).any())
+
+
+class SumPooled(nn.Module):
+    """A convolution and neurons of a written update; their spikes are pooled."""
+
+    def __init__(self, update: Callable[[Tensor, Tensor], Tensor], start: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.enter, self.update, self.start = nn.Conv2d(1, 4, 3, bias=False), update, start
+
+    def forward(self, x: Tensor) -> Tensor:
+        currents = self.enter(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+        v, pooled = self.start(currents[0]), []
+        for current in currents:
+            v = self.update(v, current)
+            s = (v >= 0.25).float()
+            v = v * (1 - s)
+            pooled.append(functional.lp_pool2d(s, 1, 2))
+        return torch.stack(pooled)
+
+
+@pytest.mark.parametrize("start", [torch.zeros_like, lambda v: 0.0, lambda v: 0.125 + torch.zeros_like(v)])
+@pytest.mark.parametrize(
+    "update",
+    [lambda v, x: v - (v - x) / 2.5, lambda v, x: v - (0.25 * v - x), lambda v, x: v - (0.125 - x)],
+)
+def test_a_leak_that_is_subtracted_is_a_neuron_and_a_sum_pool_of_spikes_a_pool(
+    update: Callable[[Tensor, Tensor], Tensor], start: Callable[[Tensor], Tensor]
+) -> None:
+    """At its start v is a constant, from which a leak or a current is subtracted, as from a threshold."""
+    x = grid(8, 3, 1, 6, 6)
+    net = require_same(SumPooled(update, start), x, grid(5, 2, 1, 6, 6, seed=6))
+    assert not any(net.program.of(Cell))
+    assert len([*net.program.spiking]) == len([*net.program.of(ir.Pool)]) == 1

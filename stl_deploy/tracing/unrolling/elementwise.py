@@ -32,6 +32,8 @@ def elementwise(unroller: Unroller, op: Op) -> Flow:
     """Apply the operation to each step's values, broadcast as torch does."""
     name, args, kwargs = _functional(op)
     dtype = op.outputs[0].dtype
+    if name == "rsub" and op.place in unroller.reduced and len(args) == 2 and not kwargs:
+        name, args = "sub", (Value((), dtype, leaf=torch.tensor(args[1], dtype=dtype)), args[0])
     values = list(dict.fromkeys(item for item in leaves((args, kwargs)) if isinstance(item, Value)))
     flows = {value: unroller.flow(value) for value in values}
     if name in ("fill", "zero") and all(flow.constant for flow in list(flows.values())[1:]):
@@ -47,7 +49,7 @@ def elementwise(unroller: Unroller, op: Op) -> Flow:
         name, args = _MIRRORED[name], args[::-1]  # the signal first, as in ``v < θ`` for ``θ > v``
     if (decided := _beside_infinity(name, args, flows)) is not None:
         return unroller.constant(decided.to(dtype).expand(op.outputs[0].shape))
-    through = _straight_through(unroller, op, name, args, flows)
+    through = _straight_through(unroller, op, name, args, flows) or _unchanged(op, name, args, flows)
     if through is not None:
         return through
     spikes = as_comparison(unroller, op, name, args)
@@ -72,8 +74,8 @@ def elementwise(unroller: Unroller, op: Op) -> Flow:
         fitted = {value: fit(unroller, flow, layout, t, op) for value, flow in flows.items()}
         a, k = map_tree((args, kwargs), Value, fitted.__getitem__)
         node = Node(name, call, a, k, step, natural, op.place, pointwise=True, within=within)
-        node = _without_difference(_without_sign(unroller, node))
-        if node.name in _OPPOSITE and op.writes is None and _compares_with_constant(node.args):
+        node = _without_sign(unroller, node)
+        if node.name in _OPPOSITE and op.writes is None and not _is_signal(node.args[1]) and _is_signal(node.args[0]):
             made.append(_opposite(unroller, node))
             continue
         if not delayed and all(value.constant for value in fitted.values()):
@@ -119,6 +121,19 @@ def _straight_through(
     return flows[kept] if alike else None
 
 
+def _unchanged(op: Op, name: str, args: tuple[Any, ...], flows: dict[Value, Flow]) -> Flow | None:
+    """Return the flow that an operation leaves as it is: x ** 1, relu(|x|) and sign(x) · |x|, as in a sum pool."""
+    read = [flows[item] for item in args if isinstance(item, Value)]
+    names = [{node.name for node in flow.nodes} for flow in read]
+    first = name == "pow" and args[1] == 1 and args[0].dtype == op.outputs[0].dtype
+    if first or (name == "relu" and names == [{"abs"}]):
+        return read[0]
+    if name != "mul" or names != [{"sign"}, {"abs"}]:
+        return None
+    signs, sizes = (tuple(node.args[0] for node in flow.nodes) for flow in read)
+    return Flow(signs, read[0].layout) if signs == sizes else None
+
+
 def _are_same(a: Value, b: Value) -> bool:
     """Return whether the code makes two values by the same operations of the same values."""
     waiting, met = [(a, b)], set[tuple[Value, Value]]()
@@ -148,44 +163,26 @@ def _without_values(op: Op) -> str:
     return repr((op.scatter, op.writes, map_tree((op.args, op.kwargs), Value, lambda value: ...)))
 
 
-def _without_difference(node: Node) -> Node:
-    """Return ``θ - v < 0`` as ``v > θ``: a difference of floats has the sign of their order."""
-    left, right = (*node.args, None, None)[:2]
-    zero = right == 0 if not isinstance(right, Node) else right.tensor is not None and not bool(right.tensor.any())
-    if node.name not in _MIRRORED or not zero or not isinstance(left, Node) or left.kwargs:
-        return node
-    if left.name == "sub" and isinstance(left.args[0], Node) and left.args[0].constant and len(left.args) == 2:
-        theta, v = left.args
-    elif left.name == "rsub" and len(left.args) == 2:
-        v, theta = left.args
-    else:
-        return node
-    if not isinstance(v, Node) or v.constant or (isinstance(theta, Node) and not theta.constant):
-        return node
-    name = _MIRRORED[node.name]
-    call = getattr(getattr(torch.ops.aten, name), "Tensor" if isinstance(theta, Node) else "Scalar")
-    return replace(node, name=name, call=call, args=(v, theta))
-
-
 def _without_sign(unroller: Unroller, node: Node) -> Node:
     """Return ``-v < -θ`` as ``v > θ``, and ``1 - v < c`` as ``v - 1 > -c``: changing a float's sign is exact."""
     left, right = (*node.args, None, None)[:2]
-    if node.name not in _MIRRORED or not isinstance(left, Node) or left.kwargs or not left.pointwise or left.constant:
+    if node.name not in _MIRRORED or not _is_signal(left) or left.kwargs or not left.pointwise:
         return node
-    if left.dtype != torch.float32 or (isinstance(right, Node) and not right.constant) or right is None:
+    if not left.dtype.is_floating_point or _is_signal(right) or right is None:
         return node
     if left.name == "neg":
         turned = left.args[0]
-    elif left.name == "rsub" and len(left.args) == 2:
-        turned = _difference(unroller, left, left.args)
-    elif left.name == "sub" and isinstance(left.args[0], Node) and left.args[0].constant and len(left.args) == 2:
-        turned = _difference(unroller, left, left.args[::-1])
+    elif left.name in ("sub", "rsub") and len(left.args) == 2 and left.place not in unroller.reduced:
+        theta, v = left.args if left.name == "sub" else left.args[::-1]
+        if _is_signal(theta):
+            return node
+        less = replace(left, name="sub", call=_kernel("sub", theta), args=(v, theta), kept=None)
+        turned = unroller.nodes.make(less)
     else:
         return node
     name = _MIRRORED[node.name]
     level: Any = unroller.nodes.constant(-_as_float(right.value)) if isinstance(right, Node) else -right
-    call = getattr(getattr(torch.ops.aten, name), "Tensor" if isinstance(level, Node) else "Scalar")
-    return replace(node, name=name, call=call, args=(turned, level))
+    return replace(node, name=name, call=_kernel(name, level), args=(turned, level))
 
 
 def _as_float(constant: Tensor) -> Tensor:
@@ -193,21 +190,18 @@ def _as_float(constant: Tensor) -> Tensor:
     return constant if constant.is_floating_point() else constant.to(torch.float32)
 
 
-def _difference(unroller: Unroller, node: Node, args: tuple[Any, ...]) -> Node:
-    call = getattr(torch.ops.aten.sub, "Tensor" if isinstance(args[1], Node) else "Scalar")
-    return unroller.nodes.make(replace(node, name="sub", call=call, args=args, kept=None))
+def _kernel(name: str, right: Any) -> Any:
+    return getattr(getattr(torch.ops.aten, name), "Tensor" if isinstance(right, Node) else "Scalar")
 
 
-def _compares_with_constant(args: tuple[Any, ...]) -> bool:
-    left, right = args
-    return isinstance(left, Node) and not left.constant and not (isinstance(right, Node) and not right.constant)
+def _is_signal(item: Any) -> bool:
+    return isinstance(item, Node) and not item.constant
 
 
 def _opposite(unroller: Unroller, node: Node) -> Node:
     """Return ``v < θ`` as not ``v >= θ``, so that one comparison decides rest and spike."""
     name = _OPPOSITE[node.name]
-    call = getattr(getattr(torch.ops.aten, name), "Tensor" if isinstance(node.args[1], Node) else "Scalar")
-    spikes = unroller.nodes.make(replace(node, name=name, call=call))
+    spikes = unroller.nodes.make(replace(node, name=name, call=_kernel(name, node.args[1])))
     call = torch.ops.aten.logical_not.default
     return unroller.nodes.make(replace(node, name="logical_not", call=call, args=(spikes,), kwargs={}))
 

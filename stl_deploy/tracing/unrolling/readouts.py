@@ -202,7 +202,7 @@ def _times(node: Node, factor: int, nodes: Nodes) -> Node:
 
 
 def _zeros(node: Node) -> Tensor:
-    return torch.zeros(shape_of(node.layout, {BATCH: 1}), dtype=node.dtype) if node.tensor is None else node.tensor
+    return _tensor_or(torch.zeros(shape_of(node.layout, {BATCH: 1}), dtype=node.dtype), node)
 
 
 def _or_constant(put: Node, node: Node) -> Node:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence, Set
 
 import torch
@@ -75,6 +76,9 @@ def read(unroller: Unroller, ops: Sequence[Op], outputs: Sequence[Value]) -> Non
     needed = _needed(ops, outputs)
     last = {(op.place, op.name): op.args[_PRODUCTS[op.name]] for op in ops if op.name in _PRODUCTS}
     unroller.arrivals.update(key for key, value in last.items() if not value.constant)
+    numbers = Counter(op.place for op in ops if op.name == "rsub")
+    signals = (op for op in ops if op.name == "sub" and isinstance(op.args[0], Value) and not op.args[0].constant)
+    unroller.reduced.update(op.place for op in signals if numbers[op.place] < unroller.steps)
     unroller.readers.update(value for op in ops for value in op.inputs)
     unroller.readers.update(outputs)
     _read(unroller, ops, needed)
@@ -91,11 +95,13 @@ def _read(unroller: Unroller, ops: Sequence[Op], needed: Set[Op]) -> None:
         if any(not value.constant and value not in unroller.flows for value in op.inputs):
             continue  # made of indices that no rule reads; who needs it is refused
         try:
-            flows = _interpreted(unroller, op)
-        except CaptureError:
-            if op in needed:
+            flows = interpret(unroller, op)
+        except Exception as error:
+            if op not in needed:
+                continue
+            if isinstance(error, CaptureError):
                 raise
-            continue
+            raise refuse(NOT_READ.format(op.name), op) from error
         for value, flow in zip(op.outputs, flows, strict=False):
             unroller.flows[value] = flow
             if value.kept is not None:
@@ -115,16 +121,6 @@ def _require_arrivals(steps: int, layers: Sequence[Op]) -> None:
                 "steps than the longest delay, or leave the layer out",
                 ops[-1],
             )
-
-
-def _interpreted(unroller: Unroller, op: Op) -> list[Flow]:
-    """Interpret as `interpret`; refuse forms that its rules do not read, by line."""
-    try:
-        return interpret(unroller, op)
-    except CaptureError:
-        raise
-    except Exception as error:
-        raise refuse(NOT_READ.format(op.name), op) from error
 
 
 def _needed(ops: Sequence[Op], outputs: Sequence[Value]) -> set[Op]:

@@ -48,6 +48,8 @@ class Unroller:
         self.inputs: list[tuple[Value, Layout, int | None]] = []
         self.arrivals: set[tuple[Place, str]] = set()
         """Lines and operations of layers at which input arrives in some step."""
+        self.reduced: set[Place] = set()
+        """Lines at which something is subtracted from a state: from a constant at first, then from a signal."""
         self.readers: Counter[Value] = Counter()
         """Number of operations of the run that read each value."""
         self.begin()
