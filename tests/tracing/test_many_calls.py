@@ -183,6 +183,14 @@ def test_a_table_of_equal_rows_is_captured_and_compared_at_its_size(sizes: dict[
     assert run in proof.runs
 
 
+@pytest.mark.parametrize("gain", [0.7, 0.8, 1.2, 1.3])
+def test_a_gain_of_runs_of_one_step_is_refused_though_little_fires_in_one(gain: float) -> None:
+    model = Loop(lambda model, spikes: None)
+    model.register_forward_pre_hook(lambda _, args: (args[0] * (gain if len(args[0]) < 3 else 1.0),))
+    with pytest.raises(CaptureError, match="something else on 1 step than on x"):
+        stl.capture(model, X)
+
+
 class Product(nn.Module):
     """Counts of up to ``cap`` spikes, after which the potential is multiplied by 1 - s."""
 

@@ -160,10 +160,11 @@ class ReplayProof:
             return False
 
     def _few_of_each(self) -> None:
-        """Compare one sample, and one step of several, within the range of x and beyond it."""
+        """Compare one sample, and one step of as many as time allows, within the range of x and beyond it."""
         self._succeeds(permuted(sized(self.x, self.axis, samples=1), 6), "1 sample")
         if not self.inside:
-            self._succeeds(sized(of_each_kind(self.x, self.axis), self.axis, samples=4, steps=1), "1 step")
+            samples = max(_FEWEST_OTHERS, min(_MANY_SAMPLES, _AFFORDED // self._values))
+            self._succeeds(sized(self._others(self.x, samples), self.axis, samples=samples, steps=1), "1 step")
 
     def _succeeds(self, given: Tensor, what: str, *, gradients: bool = False) -> bool:
         """Compare outputs on ``given``; return whether the module takes it. gradients: whether torch records them."""
