@@ -123,15 +123,24 @@ def _norm_by_step(norm: nn.Module, forward: Callable[[Tensor], Tensor], x: Tenso
     return forward(x.flatten(0, 1)).reshape(x.shape)
 
 
+def require_sequence(x: Tensor, shape: tuple[int, ...]) -> None:
+    """Raise InputError unless x is ``[T, B, *shape]``, of at least one step."""
+    if tuple(x.shape[2:]) != shape or x.dim() < 3 or not len(x):
+        raise InputError(f"expected input {_axes(shape)}; found {list(x.shape)}")
+
+
+def _axes(shape: tuple[int, ...]) -> str:
+    return f"[T, B, {', '.join(map(str, shape))}]"
+
+
 def require_tensor(x: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """Return x ``[T, B, *shape]``; raise InputError unless it is a tensor of this shape and, but for autocast, type."""
-    axes = f"[T, B, {', '.join(map(str, shape))}]"
     if not isinstance(x, Tensor):
         raise InputError(
-            f"expected a torch tensor {axes}; found a {type(x).__name__}; give torch.as_tensor(x, dtype={dtype})"
+            f"expected a torch tensor {_axes(shape)}; found a {type(x).__name__}; give torch.as_tensor(x, "
+            f"dtype={dtype})"
         )
-    if tuple(x.shape[2:]) != shape or x.dim() < 3:
-        raise InputError(f"expected input {axes}; found {list(x.shape)}")
+    require_sequence(x, shape)
     if x.dtype != dtype and not torch.is_autocast_enabled(x.device.type):
         raise InputError(
             f"expected input of {dtype}, which the module computes in; found {x.dtype}; give x.to({dtype})"

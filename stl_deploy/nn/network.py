@@ -17,13 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from stl_deploy.config.schema import BuiltSpec, Decision, LiSpec, Mode, ResidualSpec, RunConfig, VoteSpec
-from stl_deploy.errors import InputError
 from stl_deploy.graph.program import InputCoding, Program
 from stl_deploy.graph.readout import Readout
 from stl_deploy.nn import cuda, fused
 from stl_deploy.nn.build import Branches, Build, build_layer
 from stl_deploy.nn.layered import Layered, Shape
-from stl_deploy.nn.layers import SumPool2d
+from stl_deploy.nn.layers import SumPool2d, require_sequence
 from stl_deploy.nn.neuron import LIF
 from stl_deploy.nn.schedule import INPUT as INPUT
 from stl_deploy.nn.schedule import layerwise
@@ -31,8 +30,6 @@ from stl_deploy.nn.to_program import to_program
 
 Observer = Callable[[str, Tensor], None]
 """Called with a layer's name and its output ``[T, B, *shape]``."""
-
-_POOLS = (nn.MaxPool2d, nn.AvgPool2d, SumPool2d)
 
 
 class Network(Layered):
@@ -93,8 +90,7 @@ class Network(Layered):
         their LIF (see `stl_deploy.nn.fused` and `stl_deploy.nn.cuda`); with ``every_layer``, or where a layer has
         forward hooks of torch's, of all.
         """
-        if x.shape[2:] != self.input_shape or x.dim() < 3:
-            raise InputError(f"expected input [T, B, {', '.join(map(str, self.input_shape))}]; found {list(x.shape)}")
+        require_sequence(x, self.input_shape)
         steps = len(x)
         stages = layerwise(self.layers, self.sources)
         if not every_layer and not self._hooked and fused.ready(x):
@@ -137,7 +133,8 @@ class Network(Layered):
         every_layer: as for `forward`.
         """
         recorded: dict[str, Tensor] = {}
-        kept = {*self.activations, *(name for name, layer in self.layers.items() if isinstance(layer, _POOLS))}
+        pools = nn.MaxPool2d | nn.AvgPool2d | SumPool2d
+        kept = {*self.activations, *(name for name, layer in self.layers.items() if isinstance(layer, pools))}
 
         def keep(name: str, output: Tensor) -> None:
             if name in kept:

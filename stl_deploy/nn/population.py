@@ -160,12 +160,13 @@ class Population(nn.Module):
             raise InputError(f"expected currents in floating point; found {x.dtype}; give x.float()")
         if self._shape is None:
             self._settle(self._inferred(x, leading))
-        if x.shape[len(leading) :] == self.shape and x.dim() == len(leading) + len(self.shape):
+        axes = len(leading)
+        if x.shape[axes:] == self.shape and (len(x) or axes == 1):
             return
         expected = f"[{', '.join([*leading, *map(str, self.shape)])}]"
-        other = x.dim() == len(self.shape) + 3 - len(leading) and x.shape[x.dim() - len(self.shape) :] == self.shape
+        other = x.shape[3 - axes :] == self.shape
         remedy = "give it currents of its shape"
-        if other and leading == ("T", "B"):
+        if other and axes > 1:
             remedy = (
                 "is this one step, [B, ...]? its batch would be read as time: use lif.step(x, state), or stateful=True"
             )

@@ -54,13 +54,14 @@ def load_weights(module: nn.Module, path: Path, say: Console = QUIET) -> None:
     Prints both, and warns where the file has further tensors, or where another state dict or prefix fits, too.
     Raises InputError if none fits; it names the tensors that miss and those that are left over.
     """
-    plain_file(path, "a file of weights", _MOST_BYTES)
-    states = {"": _safetensors(path)} if path.suffix == ".safetensors" else _checkpoint(path)
-    wanted = list(module.state_dict())
+    size = plain_file(path, "a file of weights", _MOST_BYTES)
+    states = {"": _safetensors(path)} if path.suffix == ".safetensors" else _checkpoint(path, size)
+    wanted = module.state_dict()
+    required = set(module.load_state_dict({}, strict=False).missing_keys)  # old files have no num_batches_tracked
     matches = [match for place, state in states.items() for match in _matches(place, state, wanted)]
-    fitting = [match for match in matches if not match.missing and not match.left]
+    fitting = [match for match in matches if required.isdisjoint(match.missing) and not match.left]
     if not fitting:
-        raise InputError(_misfit(path, max(matches, key=_found)))
+        raise InputError(_misfit(path, min(matches, key=lambda match: len(match.missing))))
     match, *others = fitting
     for other in others:
         say.warn(f"{path}: weights are taken from the first that fits,{match or ' the file'}; found others{other}")
@@ -68,7 +69,7 @@ def load_weights(module: nn.Module, path: Path, say: Console = QUIET) -> None:
         say.warn(f"{path}: left over: {_listed(match.other)}")
     if str(match):
         say.say(f"{path}: {counted(len(wanted), 'tensor')}{match}")
-    state = {name: states[match.place][known] for name, known in match.names.items()}
+    state = {name: states[match.place][known] for name, known in match.names.items() if name not in match.missing}
     for name, value in state.items():
         if value.is_complex():
             raise InputError(f"{path}: expected tensors of real numbers by name; found {name!a} of {value.dtype}")
@@ -81,7 +82,7 @@ def load_weights(module: nn.Module, path: Path, say: Console = QUIET) -> None:
             raise InputError(f"{path}: '{name}': expected finite weights; found NaN or infinity")
 
 
-def _matches(place: str, state: Mapping[str, Tensor], wanted: Sequence[str]) -> Iterator[_Match]:
+def _matches(place: str, state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> Iterator[_Match]:
     """Yield the names as they are, and under each prefix that the file's or the module's names have."""
     for prefix in ("", *_prefixes(state, wanted)):
         names = {name: prefix + name for name in wanted}
@@ -108,13 +109,10 @@ def _prefixes(longer: Iterable[str], shorter: Iterable[str]) -> list[str]:
     return [prefix for prefix, _ in counts.most_common(_MOST_PREFIXES)]
 
 
-def _found(match: _Match) -> int:
-    return len(match.names) - len(match.missing)
-
-
 def _misfit(path: Path, match: _Match) -> str:
-    message = f"{path}: weights of another network: expected {counted(len(match.names), 'tensor')}; found "
-    message += f"{_found(match)} of them{match}"
+    expected = len(match.names)
+    message = f"{path}: weights of another network: expected {counted(expected, 'tensor')}; found "
+    message += f"{expected - len(match.missing)} of them{match}"
     if match.missing:
         message += f"; missing: {_listed(match.missing)}"
     return f"{message}; left over: {_listed(match.left)}" if match.left else message
@@ -132,11 +130,11 @@ def _safetensors(path: Path) -> Mapping[str, Tensor]:
         raise InputError(f"{path}: not a safetensors file ({one_line(error, 300)})") from None
 
 
-def _checkpoint(path: Path) -> Mapping[str, Mapping[str, Tensor]]:
+def _checkpoint(path: Path, size: int) -> Mapping[str, Mapping[str, Tensor]]:
     """Return the state dicts of a file of ``torch.save``, by their place in it."""
-    size = plain_file(path, "a file of weights", _MOST_BYTES)
-    memory = _FREE_MEMORY + _MEMORY_RATIO * size
-    forms, contents = isolated(read_checkpoint, path, what="a file of weights", memory=memory, seconds=_SECONDS)
+    forms, contents = isolated(
+        read_checkpoint, path, what="a file of weights", memory=_FREE_MEMORY + _MEMORY_RATIO * size, seconds=_SECONDS
+    )
     states: dict[str, dict[str, Tensor]] = {}
     for (place, name, dtype, shape), content in zip(forms, contents, strict=True):
         kind: torch.dtype = getattr(torch, dtype)

@@ -72,6 +72,11 @@ def _reference_training(state: State, path: Path) -> None:
     torch.save({"model": state, "optimizer": sgd, "epoch": 90, "args": arguments}, path)
 
 
+def _before_counts(state: State, path: Path) -> None:
+    """As torchvision's first weights, resnet18-5c106cde among them: of batch norms that counted no batches yet."""
+    torch.save({name: value for name, value in state.items() if not name.endswith("num_batches_tracked")}, path)
+
+
 def _lightning(state: State, path: Path) -> None:
     loops = {"fit_loop": {"state_dict": {}, "epoch_progress": {"total": {"ready": 3}}}}
     held = {"state_dict": _prefixed("net.", state), "loops": loops, "pytorch-lightning_version": "2.5.0"}
@@ -102,6 +107,7 @@ FILES: dict[str, tuple[str, Callable[[State, Path], None], str]] = {
     "plain": ("w.pth", torch.save, ""),
     "safetensors": ("w.safetensors", lambda state, path: save_file(_prefixed("backbone.", state), path), "'backbone.'"),
     "reference": ("checkpoint.pth", _reference_training, "in 'model'"),
+    "torch before 0.4.1": ("resnet.pth", _before_counts, ""),
     "lightning": ("last.ckpt", _lightning, "in 'state_dict' under the prefix 'net.'"),
     "parallel": ("w.pt", lambda state, path: torch.save(_prefixed("module.", state), path), "'module.'"),
     "compiled": ("w.pt", lambda state, path: torch.save(_prefixed("net._orig_mod.", state), path), "'net._orig_mod.'"),
