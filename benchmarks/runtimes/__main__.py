@@ -1,4 +1,4 @@
-"""Our networks in other runtimes: ``python -m benchmarks.runtimes [--runtime NAME ...] [-o DIR]``
+"""Our networks in other runtimes: ``python -m benchmarks.runtimes [--runtime NAME ...] [--network NAME ...] [-o DIR]``
 
 Ten networks, each written in every form of ONNX and by torch.export, are loaded and run; outputs and spikes are
 compared with the reference run, bit by bit, and the time with ONNX Runtime's. Each runtime gets a virtual environment
@@ -54,10 +54,10 @@ WORKER = Path(__file__).parent / "worker.py"
 REQUIREMENTS = Path(__file__).parent / "requirements"
 
 
-def measure(runtimes: Mapping[str, Path]) -> Iterator[dict[str, Any]]:
+def measure(runtimes: Mapping[str, Path], networks: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Yield rows of every network, form and runtime. runtimes: the Python of each."""
-    for network, make in NETWORKS.items():
-        program = make()
+    for network in networks:
+        program = NETWORKS[network]()
         x = drawn(program)
         own: dict[str, float] = {}
         for form, runtime in itertools.product((*FORMS, EXPORTED), runtimes):
@@ -209,6 +209,10 @@ def _cause(message: str) -> str:
     return " ".join(first.split())[:160].replace("|", "/")
 
 
+def _key(row: Mapping[str, Any]) -> tuple[str, str, str]:
+    return row["form"], row["runtime"], row["network"]
+
+
 def _version(runtime: str) -> str:
     if runtime == OWN:
         return version("onnxruntime")
@@ -219,9 +223,13 @@ def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runtime", nargs="+", choices=list(RUNTIMES), default=list(RUNTIMES))
+    parser.add_argument("--network", nargs="+", choices=list(NETWORKS), default=list(NETWORKS))
     parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "stl-deploy" / "conformance")
     parser.add_argument(
-        "-o", "--output", type=Path, help="folder for onnx-runtimes.json and .md; rows of other runtimes in them stay"
+        "-o",
+        "--output",
+        type=Path,
+        help="folder for onnx-runtimes.json and .md; rows of other runtimes and networks in them stay",
     )
     options = parser.parse_args()
     names = list(dict.fromkeys([OWN, *options.runtime]))
@@ -231,10 +239,13 @@ def main() -> None:
     before, kept = os.getloadavg()[0], list[dict[str, Any]]()
     file = None if options.output is None else options.output / "onnx-runtimes.json"
     if file is not None and file.exists():
-        kept = [row for row in json.loads(file.read_text())["rows"] if row["runtime"] not in names]
-    report: dict[str, Any] = {"schema_version": 2, "steps": STEPS, "samples": SAMPLES, "rows": kept}
-    for row in measure(pythons):
-        report["rows"].append(row)
+        kept = json.loads(file.read_text())["rows"]
+    report: dict[str, Any] = {"schema_version": 2, "steps": STEPS, "samples": SAMPLES}
+    order = {key: i for i, key in enumerate(itertools.product((*FORMS, EXPORTED), RUNTIMES, NETWORKS))}
+    rows = {_key(row): row for row in kept if _key(row) in order}
+    for row in measure(pythons, options.network):
+        rows[_key(row)] = row
+        report["rows"] = [rows[key] for key in order if key in rows]
         report["versions"] = {each["runtime"]: _version(each["runtime"]) for each in report["rows"]}
         report["load"] = [before, os.getloadavg()[0]]
         if file is not None:

@@ -14,6 +14,7 @@ import stl_deploy
 from stl_deploy.graph.program import (
     Adaptation,
     Concat,
+    Conv,
     Delay,
     Gather,
     Input,
@@ -70,17 +71,26 @@ def _synapses() -> Program:
     return chain((6,), linear(_weights(8, 6)), neuron("adapting", **fields), linear(_weights(4, 8), name="out"))
 
 
-def _counts() -> Program:
-    """ReLUs as counts of spikes, as a converted network has them."""
-    fields = {"decay": 1.0, "multi_spike": True, "reset": "subtract", "cap": 4, "rounding": "half_up"}
-    return chain(
-        (6,),
-        linear(_weights(16, 6), name="a"),
-        neuron("relu1", **fields),
-        linear(_weights(8, 16), name="b"),
-        neuron("relu2", **fields),
-        linear(_weights(3, 8), name="c"),
-    )
+class _Relus(nn.Module):
+    """A ReLU network of a convolution, a max pool and two layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.first, self.last = nn.Conv2d(1, 4, 3), nn.Linear(16, 8), nn.Linear(8, 3)
+        generator = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            for weight in self.parameters():
+                weight.copy_(torch.randn(weight.shape, generator=generator) / 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        pooled = torch.max_pool2d(self.conv(x).relu(), 2)
+        return self.last(self.first(pooled.flatten(1)).relu())
+
+
+def _converted() -> Program:
+    """Its ReLUs as counts of spikes, with the thresholds that the conversion calibrates."""
+    x = (torch.rand(64, 1, 6, 6, generator=torch.Generator().manual_seed(1)) < 0.4).float()
+    return _on_a_grid(stl_deploy.convert(_Relus(), x, levels=4, progress=False).program)
 
 
 def _attention() -> Program:
@@ -151,13 +161,21 @@ def _captured() -> Program:
 
 
 def _cells() -> Program:
-    """A Cell that reads its own spikes; the weights around it are rounded to quarters."""
-    program = cells.recurrent()
+    """A Cell that reads its own spikes."""
+    return _on_a_grid(cells.recurrent())
+
+
+def _on_a_grid(program: Program) -> Program:
+    """Round weights and biases to multiples of 2^-10, whose sums no order changes."""
     rounded = [
-        replace(node, weight=np.round(4 * node.weight) / 4) if isinstance(node, Linear) else node
+        replace(node, weight=_grid(node.weight), bias=_grid(node.bias)) if isinstance(node, Linear | Conv) else node
         for node in program.nodes
     ]
     return replace(program, nodes=tuple(rounded))
+
+
+def _grid(values: Any) -> Any:
+    return None if values is None else np.round(1024 * values) / np.float32(1024)
 
 
 NETWORKS: dict[str, Callable[[], Program]] = {
@@ -168,7 +186,7 @@ NETWORKS: dict[str, Callable[[], Program]] = {
     "recurrent": _recurrent,
     "delays": _delays,
     "synapses, adaptation": _synapses,
-    "ReLUs as counts": _counts,
+    "converted ANN": _converted,
     "attention, orders": _attention,
     "cells": _cells,
 }
