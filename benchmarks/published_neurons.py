@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,8 @@ from stl_deploy.graph.run import Floats
 from tests.tracing.more_neurons import MORE
 from tests.tracing.neurons import KINDS, Net
 from tests.tracing.structures import IMAGES, STRUCTURES, X
+
+_RECURRENT = ", recurrent"
 
 
 @dataclass
@@ -88,7 +91,7 @@ def networks() -> Iterator[tuple[str, nn.Module, Tensor]]:
     """Yield name, module and input of each network."""
     for name, kind in (KINDS | MORE).items():
         for recurrent in (False, True):
-            yield f"{name}{', recurrent' * recurrent}", Net(kind, recurrent=recurrent), X
+            yield f"{name}{_RECURRENT * recurrent}", Net(kind, recurrent=recurrent), X
     for name, build in STRUCTURES.items():
         yield name, build(), IMAGES if name.startswith("residual") else X
 
@@ -99,22 +102,26 @@ def table(rows: list[Row]) -> str:
     lines = [
         "# Networks of published neurons",
         "",
-        "Each neuron is written anew from its paper's equations; weights and input are drawn. *Spikes*: those of the",
-        "reference run against the module's, and of both ONNX forms and C with float32 against the reference run.",
-        "*Apart*: the largest difference of an output from the module's. *Measured*: operations that libraries round",
-        "otherwise, so that equal spikes are measured, not proved. Every network's energy was modelled.",
+        "Each neuron is written anew from its paper's equations; weights and input are drawn. A neuron's row adds up",
+        "its feed-forward and its recurrent network. *Spikes*: those of the reference run against the module's, and of",
+        "both ONNX forms and C with float32 against the reference run. *Apart*: the largest difference of an output",
+        "from the module's, in each network. *Measured*: operations that libraries round otherwise, so that equal",
+        "spikes are measured, not proved. Every network's energy was modelled.",
         "",
         f"{len(entered)} of {len(rows)} networks enter. Repeat it with `make published`.",
         "",
         "| network | captured as | spikes | differ | apart | measured |",
         "|---|---|---:|---:|---:|---|",
     ]
-    for each in rows:
-        if each.refused:
-            lines.append(f"| {each.network} | refused: {each.refused} | | | | |")
-            continue
-        numbers = f"{each.compared:,} | {each.differing:,} | {each.apart:.1g}"
-        lines.append(f"| {each.network} | {each.form} | {numbers} | {each.measured} |")
+    lines += [f"| {each.network} | refused: {each.refused} | | | | |" for each in rows if each.refused]
+    captured = [each for each in rows if not each.refused]
+    for name, pair in groupby(captured, lambda each: each.network.removesuffix(_RECURRENT)):
+        networks = list(pair)
+        compared, differing = sum(each.compared for each in networks), sum(each.differing for each in networks)
+        forms = ", ".join(sorted({each.form for each in networks}))
+        measured = ", ".join(sorted({each.measured for each in networks}))
+        apart = ", ".join(f"{each.apart:.1g}" for each in networks)
+        lines.append(f"| {name} | {forms} | {compared:,} | {differing:,} | {apart} | {measured} |")
     return "\n".join(lines) + "\n"
 
 

@@ -57,7 +57,7 @@ READERS = {
     "spyx": Reader("spyx", "spyx", 1.0),
 }
 OLDEST = "-oldest"
-FEWEST = 3
+FEWEST = 5
 """Graphs of one reason that the page names."""
 ROOT = Path(__file__).parents[2]
 
@@ -110,7 +110,7 @@ def table(results: dict[str, Any]) -> Iterator[str]:
         counts = Counter(graph["status"] for graph in result["graphs"])
         cells = [name, result["version"], result["dialect"], *equal, *(str(counts[status]) for status in STATUSES)]
         yield f"| {' | '.join(cells)} |"
-    yield "\n## Reasons that keep three graphs or more from being equal\n"
+    yield "\n## Reasons that keep five graphs or more from being equal\n"
     yield "| reader | graphs | reason |\n|---|---:|---|"
     for name, result in results.items():
         reasons = Counter(_reason(graph) for graph in result["graphs"] if graph["status"] != "equal")
