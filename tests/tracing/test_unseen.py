@@ -411,6 +411,52 @@ def test_outputs_on_x_that_a_tie_moves_are_warned_of(monkeypatch: pytest.MonkeyP
     assert net.proof.end_to_end["outputs"] == 1
 
 
+class Membrane(nn.Module):
+    """Neurons whose potential is the first current, later a sum with what is left of it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        v, s, out = x[0], torch.zeros_like(x[0]), []
+        for t, current in enumerate(x):
+            v = 0.5 * v * (1 - s) + current if t else current
+            s = (v > 0.4).float()
+            out.append(s)
+        return torch.stack(out)
+
+
+class Residual(nn.Module):
+    """Blocks of a spiking residual network, as of EMS-YOLO (Su et al., ICCV 2023), on images ``[T, B, 2, 8, 8]``."""
+
+    def __init__(self, pool: nn.Module, axes: tuple[int, ...]) -> None:
+        super().__init__()
+        self.enter, self.inner, self.after = (nn.Conv3d(2, 2, (1, 3, 3), padding=(0, 1, 1)) for _ in range(3))
+        self.neurons, self.pool, self.axes = Membrane(), pool, axes
+
+    def by_channel(self, layer: nn.Module, x: Tensor) -> Tensor:
+        found: Tensor = layer(x.permute(1, 2, 0, 3, 4)).permute(2, 0, 1, 3, 4)
+        return found
+
+    def forward(self, x: Tensor) -> Tensor:
+        first = self.by_channel(self.enter, x)
+        spikes = self.neurons(first + self.by_channel(self.inner, self.neurons(first)))
+        back = [self.axes.index(axis) for axis in range(5)]
+        pooled = self.pool(spikes.permute(self.axes)).permute(back)
+        found: Tensor = self.neurons(self.by_channel(self.after, pooled))
+        return found
+
+
+@pytest.mark.parametrize("axes", [(0, 1, 2, 3, 4), (1, 2, 0, 3, 4)])
+@pytest.mark.parametrize(
+    "pool",
+    [nn.MaxPool3d((1, 2, 2)), nn.AvgPool3d((1, 2, 2)), nn.MaxPool3d((1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1))],
+)
+def test_residual_sums_that_are_a_first_potential_and_pools_over_images_in_three_axes(
+    pool: nn.Module, axes: tuple[int, ...]
+) -> None:
+    torch.manual_seed(0)
+    model = Residual(pool, axes)
+    require_same(model, 2 * torch.rand(6, 2, 2, 8, 8), 3 * torch.rand(7, 3, 2, 8, 8))
+
+
 class BelowZero(nn.Module):
     """Potentials in mV: 6 inputs, 8 neurons; ``less``: what a spike does to v."""
 

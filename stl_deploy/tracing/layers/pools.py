@@ -105,9 +105,10 @@ def _pooled_shape(build: Builder, signal: Signal, x: Ref, windows: _Windows) -> 
         if len(shape) == 2 and build.shape(x.signal) == (shape[0], 1, shape[1]) and high == 1:
             return build.read(Ref(inner.signal, inner.lag + x.lag)), shape
     terms, before = build.read(x), build.shape(x.signal)
-    if len(before) == 3 or (windows.size[0], windows.stride[0], windows.pads[0]) == (1, 1, 0):
+    line = len(before) == 2 and (windows.size[0], windows.stride[0], windows.pads[0]) == (1, 1, 0)
+    if len(before) == 3 or line:
         return terms, before
-    image = (1, *before)
+    image = (prod(before[:-2]), *before[-2:])
     return reshape_node(build, signal, terms, build.shape_of(terms) or before, image), image
 
 

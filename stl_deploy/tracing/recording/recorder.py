@@ -49,6 +49,10 @@ _FAKE_QUANTISES = (
     "_fake_quantize_per_tensor_affine_cachemask_tensor_qparams",
 )
 _READS_SPARSE = ("_to_dense", "_to_copy", "_to_sparse", "_coalesce", "is_coalesced")
+_POOLS = {
+    "max_pool3d_with_indices": torch.ops.aten.max_pool2d_with_indices.default,
+    "avg_pool3d": torch.ops.aten.avg_pool2d.default,
+}
 
 
 @dataclass
@@ -122,6 +126,9 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if name in _FAKE_QUANTISES and not self.is_constant(args):
             with self:
                 return _fake_quantised(*args)
+        if name in _POOLS and _pools_images(*args, [0]):
+            with self:
+                return _by_image(_POOLS[name], *args)
         where = place(self._names)
         if name == "div" and kwargs.get("rounding_mode") == "trunc":
             with self:
@@ -437,6 +444,17 @@ def _copied_as_views() -> Iterator[None]:
         yield
     finally:
         del Tensor.__copy__  # type: ignore[attr-defined]
+
+
+def _pools_images(x: Tensor, kernel: list[int], stride: list[int], padding: list[int], *_: Any) -> bool:
+    """Whether a pool over three axes has windows of one along the first, as of images ``[N, C, D, H, W]``."""
+    return x.dim() == 5 and (kernel[0], (stride or kernel)[0], padding[0]) == (1, 1, 0)
+
+
+def _by_image(pool: Any, x: Tensor, *sizes: Any) -> Any:
+    """Pool images of three leading axes by a pool over two axes."""
+    made = pool(x.flatten(0, 1), *(size[1:] if isinstance(size, list) else size for size in sizes))
+    return map_tree(made, Tensor, lambda image: image.unflatten(0, x.shape[:2]))
 
 
 def _is_composite(func: Any) -> bool:

@@ -242,7 +242,7 @@ def _pooled_alone(unroller: Unroller, op: Op, flow: Flow) -> Flow:
     leading, channels, *sizes = flow.layout
     each = leading + channels
     within = [factor for dim in sizes for factor in dim]
-    if BATCH not in each or any(isinstance(f, int) for f in each) or any(isinstance(f, str) for f in within):
+    if BATCH not in each or any(isinstance(f, str) for f in within):
         raise _mixes(op, flow)
     pooled = _per_step(
         unroller,

@@ -182,7 +182,7 @@ class _Folding:
                 if before is not None and before.constant:  # nothing has arrived: each step has its own number
                     continue
                 raise self._unequal(a, b, reader)
-            inner = _arguments(a, b)
+            inner = None if _is_an_input(b, a) else _arguments(a, b)
             if inner is None:
                 self.start[a] = b
                 work += [(x, y, a) for x, y in _alike_inputs(a, b)]
@@ -378,6 +378,11 @@ def _arguments(a: Node, b: Node) -> list[tuple[Node, Node]] | None:
     if a.name == "reshape" and a.layout != b.layout:
         return None
     return list(zip(first, second, strict=True))
+
+
+def _is_an_input(sooner: Node, later: Node) -> bool:
+    """Whether a first step is what later ones add to: ``v = x[0]`` beside ``v = 0.5 * v + x[t]``, of sums ``x[t]``."""
+    return sooner.place != later.place and any(_are_alike(x, sooner) for x in later.inputs)
 
 
 def _alike_inputs(later: Node, sooner: Node) -> list[tuple[Node, Node]]:
