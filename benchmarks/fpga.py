@@ -163,22 +163,18 @@ def page(rows: list[dict[str, Any]]) -> str:
     tools = sorted({f"{name} {text}" for row in rows for name, text in row["tools"].items()})
     return f"""# FPGAs: what was placed and routed
 
-Spikes: simulated, Verilog against the integer model. Cells, RAM blocks and clock: placed and routed, with the serial
-line; the clock is that of the fastest seed, all seeds in brackets. Latency: mean simulated clocks of an inference over
-that clock. After synthesis: the netlist of cells, simulated with yosys's models of them (ECP5's block RAM and
-multiplier: ours). Nothing ran on a board. Made by the steps of `make fpga`.
+Made by `make fpga`; nothing ran on a board. Spikes: simulated, Verilog against the integer model. Cells, RAM blocks and
+clock: placed and routed, with the serial line; the clock is that of the fastest seed, all seeds in brackets. Latency:
+mean simulated clocks of an inference over that clock. After synthesis: the simulated netlist (cell models are yosys's,
+ECP5's block RAM and multiplier ours).
 
 Networks: digits is the preset; digits_4bit and digits_2bit are digits after `quantise --weight-bits 4 --epochs 15`
 and `2` (float: 98.61 %); mnist_up5k is `benchmarks/fpga_mnist.yaml` (97.59 % of 10,000 in integers; rows have the
 first 500), mnist_4bit and mnist_2bit after `quantise --epochs 2` (97.46 % and 96.01 %); mnist_conv is
 `benchmarks/fpga_mnist_conv.yaml` (99.34 % of 10,000 in integers; float: 99.36 %; the row has the first 100);
 n_mnist_small is the preset, after 1,000 recordings (the first 20 of 100); ecg is the configuration of
-`benchmarks.ecg_windows` (64 steps). "engine" is the beginning of the SHA-256 of `snn_engine.v`: rows of an older text
-have its clocks. "grade" is an ECP5's speed grade: 6, the slowest, or 8, as on OrangeCrab.
-
-Why digits with 8 bits a weight take more than 1.2 ms on UP5K: its single-port RAMs give 64 bits, so 8 weights, a clock.
-51,145 of 58,690 clocks are synaptic operations (computed, all images); these alone would take 42.6 MHz, all 48.9 MHz.
-Latencies below 1.2 ms take 4 bits and more than 3,000 cells.
+`benchmarks.ecg_windows` (64 steps). "engine" is the beginning of the SHA-256 of `snn_engine.v`. "grade" is an ECP5's
+speed grade: 6, the slowest, or 8.
 
 Random graphs of every node kind, engine 1b0d82f: 500 (`make explore`), 0 spikes and outputs differ.
 

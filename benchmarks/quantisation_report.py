@@ -12,7 +12,6 @@ HEADER = (
     "points lost",
     "spikes unlike the graph's",
     "real Lava: spikes unlike ours",
-    "held by",
 )
 
 
@@ -23,7 +22,7 @@ def markdown(data: dict[str, Any]) -> str:
         "",
         "Made by `make quantisation` (`python -m benchmarks.quantisation`); simulated, nothing ran on a chip.",
         "Accuracies are of our integer model on test images; real Lava is `lava.lib.dl.netx` on the same file, on some",
-        "of them. What the forms mean: [Loihi](../loihi.md).",
+        "of them. What the forms mean and what holds them: [Loihi](../loihi.md#thresholds).",
         "",
     ]
     for table in data["tables"]:
@@ -49,7 +48,7 @@ def _table(table: dict[str, Any]) -> Iterator[str]:
 
 def _cells(row: dict[str, Any], floats: float) -> tuple[str, ...]:
     if row["refused"] is not None:
-        return (row["stage"], row["form"], "-", "-", "-", "-", f"cannot be held: {row['refused']}")
+        return (row["stage"], row["form"], "-", "-", "-", f"cannot be held: {row['refused']}")
     differing = "-"
     if row["compared"]:
         differing = f"{row['differing'] / row['compared']:.2%}"
@@ -63,7 +62,6 @@ def _cells(row: dict[str, Any], floats: float) -> tuple[str, ...]:
         f"{100 * (floats - row['accuracy']):+.2f}",
         differing,
         lava,
-        row["holds"],
     )
 
 

@@ -17,8 +17,8 @@ _KINDS = ("train", "infer")
 _COLUMNS = ("train", "infer", "peak memory")
 _AGAINST_PEERS = ("ours", "ours, highest")
 _SETTINGS = (
-    "Peers and the floor take torch's products and convolutions as they come, as *ours, highest* does; part of what "
-    "*ours* is ahead by is its setting for float32 products, which users of a peer could ask torch for."
+    "Peers take torch's float32 products as they come, as *ours, highest* does; part of the lead of *ours* is its "
+    "setting, which users of a peer could ask torch for."
 )
 
 
@@ -100,15 +100,13 @@ def _ours(data: Found) -> list[str]:
         "Made by `python -m benchmarks.training` and `python -m benchmarks.peers`. One training step (forward, "
         "backward, Adam) and one inference, as ratios to the *floor*: the same layers as an ANN with time folded into "
         "the batch. Smaller is faster. W1 is the paper's MNIST net (T = 4, batch 32), W2 a small convolutional net "
-        "(T = 16, batch 128), W3 an MLP 784-512-512-10 (T = 50, batch 128); one in five of the input's numbers is a "
-        "spike. All contestants take turns in one process "
-        "and run with malloc's thresholds raised, OpenMP waiting passively; memory is what two training steps add at "
-        "most, in a process of their own that has taken a step on a tiny net before, the median of three.",
-        "The floor is torch as it comes. Ours takes what training takes by itself: the setting for float32 products "
-        f"that it measures, here '{data['float32_products']}'. *Our products* gives it to the floor, *highest* takes "
-        "it from ours, *bfloat16* is asked for. *Ours* and *ours, highest* of W3 were measured with kernels for a "
-        "dense layer of the input that are gone: without them W3 takes 1.07 (train) and 1.05 (infer) times as long "
-        "(paired, Emerald Rapids, one thread).",
+        "(T = 16, batch 128), W3 an MLP 784-512-512-10 (T = 50, batch 128); one in five input values is a spike. "
+        "All contestants take turns in one process, with malloc's thresholds raised. Memory is what two training "
+        "steps add at most.",
+        "The floor is torch as it comes; ours sets float32 products as training does, here "
+        f"'{data['float32_products']}'. *Our products* gives that setting to the floor, *highest* takes it from ours, "
+        "*bfloat16* is chosen. *Ours* and *ours, highest* of W3 were measured with kernels that are gone: without "
+        "them W3 takes 1.07 (train) and 1.05 (infer) times as long (paired, Emerald Rapids, one thread).",
         f"{machine['processor']}, {machine['threads']} thread(s), torch {data['torch']}, medians of {data['rounds']} "
         "rounds.",
         markdown(("workload", "contestant", *_COLUMNS), rows),
@@ -122,15 +120,13 @@ def _ours(data: Found) -> list[str]:
         shown = [(share, *(f"{ratio[k]:.2f}" for k in _KINDS)) for share, ratio in density["ratio"].items()]
         blocks += [
             "## By the input's density",
-            f"Our ratio to the floor on {density['workload']} by the share of the input's numbers that are spikes: the "
-            "convolution of the input adds up events. Hidden layers are dense products whatever their activity.",
+            f"Our ratio to the floor on {density['workload']} by the share of the input's values that are spikes.",
             markdown(("share", *_KINDS), shown),
         ]
     if data["cost"]:
         blocks += [
             "## Cost over sizes",
-            "MLP 784-128-10, T = 16, batch 32, but for the size that varies. A step of a small network is mostly fixed "
-            "cost, so time and memory per unit fall until the size dominates.",
+            "MLP 784-128-10, T = 16, batch 32, but for the size that varies.",
         ]
         blocks += [f"![Cost over sizes]({STEM}.svg)"]
     return blocks
@@ -150,8 +146,8 @@ def _peers(peers: Found) -> list[str]:
     head = ("workload", "framework", "form", *_COLUMNS, "spikes as the authors' (%)")
     return [
         "## Other frameworks",
-        "Each in an environment of its own, where it takes turns with the floor; a ratio holds between environments, "
-        "milliseconds do not. Synapses, norms and pooling are torch's own in all of them, Adam is torch's fused one.",
+        "Each in its own environment, where it takes turns with the floor. Synapses, norms, pooling and Adam are "
+        "torch's.",
         markdown(head, sorted(rows)),
         _lines(notes),
     ]

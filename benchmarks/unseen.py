@@ -82,9 +82,7 @@ def _unrecorded(path: Path, origin: str) -> Row:
     except StlDeployError as error:
         return Row(path.name, origin, "refused", note=str(error).removeprefix(f"{path}: "))
     if writer is None:
-        return Row(
-            path.name, origin, "sound", note=f"does not say its dialect; candidates: {', '.join(candidates(graph))}"
-        )
+        return Row(path.name, origin, "sound", note=f"does not say its dialect: {len(candidates(graph))} candidates")
     return Row(path.name, origin, f"{writer.preset} (by its form)", note=f"recognised by: {writer.trace}")
 
 
