@@ -105,7 +105,7 @@ def save_config(config: RunConfig, path: Path) -> None:
     data = config.dataset.path
     if data is not None and Path(data).is_absolute() and Path(data).is_relative_to(path.parent.resolve()):
         beside = str(Path(data).relative_to(path.parent.resolve()))
-        config = config.model_copy(update={"dataset": config.dataset.model_copy(update={"path": beside})})
+        config = config.with_values(dataset={"path": beside})
     write_text(path, dump_config(config))
 
 
@@ -117,8 +117,7 @@ def _anchored(config: RunConfig, folder: Path) -> RunConfig:
     file, colon, name = given.rpartition(":") if given.rpartition(":")[0].endswith(".py") else (given, "", "")
     beside, here = (folder / file).resolve(), Path(file).resolve()
     chosen = here if here.exists() and not beside.exists() else beside
-    dataset = config.dataset.model_copy(update={"path": f"{chosen}{colon}{name}"})
-    return config.model_copy(update={"dataset": dataset})
+    return config.with_values(dataset={"path": f"{chosen}{colon}{name}"})
 
 
 def _read(path: Path) -> str:

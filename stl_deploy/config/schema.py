@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -446,7 +447,12 @@ class RunConfig(_Section):
     @property
     def twin(self) -> RunConfig:
         """The configuration of the same network as an ANN."""
-        return self.model_copy(update={"train": self.train.model_copy(update={"mode": "ann"})})
+        return self.with_values(train={"mode": "ann"})
+
+    def with_values(self, **sections: Mapping[str, Any]) -> RunConfig:
+        """Return it with other values of keys in some sections: ``config.with_values(train={"lr": 0.01})``."""
+        made = {name: getattr(self, name).model_copy(update=changes) for name, changes in sections.items()}
+        return self.model_copy(update=made)
 
     @property
     def _one_frame(self) -> bool:

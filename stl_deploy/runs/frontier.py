@@ -151,7 +151,7 @@ def _whole(run_dir: Path, program: Program, test: Split, counted: int) -> _Whole
 def structure_of(folder: Path) -> Program:
     """Return the graph of the ANN kept in ``folder``, with its weights and biases, for pricing it."""
     ann, config = load_network(folder)
-    spiking = config.model_copy(update={"train": config.train.model_copy(update={"mode": "stl"})})
+    spiking = config.with_values(train={"mode": "stl"})
     with torch.random.fork_rng(devices=[]):
         network = Network(spiking, ann.input_shape, ann.classes).eval()
     network.load_state_dict(ann.state_dict(), strict=False)  # it has no thresholds

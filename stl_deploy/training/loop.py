@@ -96,7 +96,7 @@ def train(
     with distributed.together():
         data = data or distributed.in_turn(lambda: load_dataset(config.dataset))
         if data.digest is not None:
-            config = config.model_copy(update={"dataset": config.dataset.model_copy(update={"sha256": data.digest})})
+            config = config.with_values(dataset={"sha256": data.digest})
         if loaded is not None:
             loaded(data)
         callbacks = progress or (lambda record: None), batch or no_batches

@@ -83,10 +83,8 @@ class Trial:
 
     def config(self, base: RunConfig, fold: int) -> RunConfig:
         """The run's configuration with the changes, and a seed for each fold."""
-        dataset = base.dataset.model_copy(update={"T": self.steps})
-        changes = {"mode": self.mode, "energy_weight": self.weight, "seed": base.train.seed + fold}
-        train = base.train.model_copy(update=changes)
-        return narrowed(base.model_copy(update={"dataset": dataset, "train": train}), self.width)
+        train = {"mode": self.mode, "energy_weight": self.weight, "seed": base.train.seed + fold}
+        return narrowed(base.with_values(dataset={"T": self.steps}, train=train), self.width)
 
 
 @dataclass(frozen=True)

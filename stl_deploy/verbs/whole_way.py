@@ -171,8 +171,7 @@ def _trained(config: RunConfig, run_dir: Path) -> bool:
 
 def _same(kept: RunConfig, config: RunConfig) -> bool:
     """Return whether a run folder's configuration equals this one; it also holds its own data's hash."""
-    dataset = config.dataset.model_copy(update={"sha256": kept.dataset.sha256, "path": kept.dataset.path})
-    return kept == config.model_copy(update={"dataset": dataset})
+    return kept == config.with_values(dataset={"sha256": kept.dataset.sha256, "path": kept.dataset.path})
 
 
 def keep_test_input(folded: FoldedRun, run_dir: Path) -> LabelledInput:

@@ -35,10 +35,9 @@ def configuration(name: str, data_dir: str | None = None) -> RunConfig:
 
 
 def _configuration(file: Path, data_dir: str | None) -> RunConfig:
-    config = load_config(file)
-    dataset = config.dataset.model_copy(update={"data_dir": data_dir})
-    check_dataset(dataset)
-    return config.model_copy(update={"dataset": dataset})
+    config = load_config(file).with_values(dataset={"data_dir": data_dir})
+    check_dataset(config.dataset)
+    return config
 
 
 def unpack(name: str, run_dir: Path, data_dir: str | None = None) -> pretrained.Card:
