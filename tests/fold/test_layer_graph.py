@@ -14,7 +14,7 @@ from stl_deploy.exporters.nir.dialect import Dialect
 from stl_deploy.exporters.nir.file import read_nir, write_nir
 from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.exporters.nir.patch import to_graph
-from stl_deploy.exporters.nir.write import late_behind
+from stl_deploy.exporters.nir.write import late_behind, write_anew
 from stl_deploy.graph.program import (
     DT,
     Concat,
@@ -202,7 +202,7 @@ def window(kind: type[Any], shape: tuple[int, ...], **options: Any) -> Any:
 )
 def test_what_nir_has_no_word_for_is_refused(layers: tuple[Node, ...], reason: str) -> None:
     with pytest.raises(CaptureError, match=rf"layer 'a'.* {reason}"):
-        fold_layers(graph(*layers))
+        write_anew(fold_layers(graph(*layers)).program)
 
 
 @pytest.mark.parametrize(("axis", "scale"), [(0, [2.0]), (-1, [1.0, 2.0, 3.0, 4.0])])
