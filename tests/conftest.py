@@ -1,11 +1,13 @@
 """What all tests share: a configuration that trains in no time, which tests are slow, and which a push leaves out."""
 
+import random
 import signal
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import HealthCheck, settings
 
 from stl_deploy._util import working
@@ -101,6 +103,13 @@ TINY: dict[str, Any] = {
 def tiny() -> RunConfig:
     """A configuration that trains in well under a second."""
     return RunConfig.model_validate(TINY)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Every test, and every fixture that it is the first to use, draws the same numbers, in whatever order they run."""
+    random.seed(0)
+    torch.manual_seed(0)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
