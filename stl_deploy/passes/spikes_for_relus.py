@@ -8,9 +8,9 @@ A ReLU r(v) = max(v, 0) rounded to D levels of height u = θ/D is, per channel,
 Counts equal the quantised ReLU in every bit. Rates start half a threshold up, as θ/2T of each step, since many readers
 start potentials at 0 (Bu et al. 2022 for the shift; Rueckauer et al. 2017 for the reset by subtraction).
 
-A neuron that reads another one without weights between them (a skip connection) shares its thresholds, so that a
-skipping spike weighs 1 in integers (`tied`). No threshold of a ReLU with a cap, as ReLU6, is above the cap, so that
-its counts need no other bound (see `ramps_for_cells`).
+A neuron that reads another one without weights between them (a skip connection), or its maxima, max(u·k) = u·max(k),
+shares its thresholds, so that a skipping spike weighs 1 in integers (`tied`). No threshold of a ReLU with a cap, as
+ReLU6, is above the cap, so that its counts need no other bound (see `ramps_for_cells`).
 """
 
 from __future__ import annotations
@@ -49,10 +49,13 @@ def relus(program: ir.Program) -> tuple[ir.Neuron, ...]:
 
 def channel_axis(program: ir.Program, node: ir.Node) -> int:
     """Return the axis of a node's shape that has a threshold per entry: the last behind weights over tokens, else 0."""
-    before = [program.by_name[operand.node] for operand in node.operands]
-    while len(before) == 1 and isinstance(before[0], ir.MaxPool):
-        before = [program.by_name[operand.node] for operand in before[0].operands]
-    return max(map(_row_axis, before), default=0)
+    return max((_row_axis(_pooled(program, operand.node)) for operand in node.operands), default=0)
+
+
+def _pooled(program: ir.Program, name: str) -> ir.Node:
+    """Return what a node takes maxima of; the node itself if it is no max pool of one signal."""
+    node = program.by_name[name]
+    return _pooled(program, node.operands[0].node) if _takes_maxima(node) else node
 
 
 def _row_axis(layer: ir.Node) -> int:
@@ -66,13 +69,17 @@ def tied(program: ir.Program) -> tuple[tuple[str, ...], ...]:
     group = {relu.name: {relu.name} for relu in relus(program)}
     for relu in relus(program):
         for operand in relu.operands:
-            other = program.by_name[operand.node]
-            fits = other.shape == relu.shape and channel_axis(program, other) == channel_axis(program, relu)
-            if operand.node in group and fits:
-                joined = group[relu.name] | group[operand.node]
+            other = _pooled(program, operand.node)
+            fits = program.by_name[operand.node].shape == relu.shape and other.name in group
+            if fits and channel_axis(program, other) == channel_axis(program, relu):
+                joined = group[relu.name] | group[other.name]
                 group |= dict.fromkeys(joined, joined)
     distinct = {id(names): names for names in group.values()}
     return tuple(tuple(name for name in program.by_name if name in names) for names in distinct.values())
+
+
+def _takes_maxima(node: ir.Node) -> bool:
+    return isinstance(node, ir.MaxPool) and len(node.operands) == 1  # a maximum of sums is no sum of maxima
 
 
 def relus_behind_pools(program: ir.Program) -> ir.Program:
@@ -83,9 +90,7 @@ def relus_behind_pools(program: ir.Program) -> ir.Program:
         if not is_relu(node) and not isinstance(node, Cell):
             continue
         readers = readers_of(nodes, name)
-        if len(readers) != 1 or not isinstance(pool := readers[0], ir.MaxPool):
-            continue
-        if len(node.operands) != 1 or len(pool.operands) != 1:  # a maximum of sums is no sum of maxima
+        if len(readers) != 1 or not _takes_maxima(pool := readers[0]) or len(node.operands) != 1:
             continue
         for reader in readers_of(nodes, pool.name):
             read_instead(nodes, reader.name, pool.name, (ir.Operand(name),))
@@ -150,11 +155,23 @@ def spikes_for_relus(
         neuron = _counting(own, unit, levels) if form == "counts" else _firing(own, unit)
         neuron = _shifted(nodes, neuron, shift)
         nodes[relu.name] = _in_thresholds(nodes, neuron, units, unit)
-        height = ir.Scale(name=f"{relu.name}_height", shape=relu.shape, operands=(ir.Operand(relu.name),), scale=unit)
-        for reader in readers_of(nodes, relu.name):
-            read_instead(nodes, reader.name, relu.name, (ir.Operand(height.name),))
-        nodes[height.name] = height
+        for last in _behind_maxima(nodes, relu) if axis == 0 else [relu]:
+            units[last.name] = unit
+            name, read = f"{last.name}_height", (ir.Operand(last.name),)
+            height = ir.Scale(name=name, shape=last.shape, operands=read, scale=unit)
+            for reader in readers_of(nodes, last.name):
+                if axis or not _takes_maxima(reader):
+                    read_instead(nodes, reader.name, last.name, (ir.Operand(name),))
+            nodes[name] = height
     return replace(program, nodes=ordered(nodes), origin=None)
+
+
+def _behind_maxima(nodes: Nodes, node: ir.Node) -> list[ir.Node]:
+    """Return a node and the max pools behind it, those that anything but a max pool reads."""
+    readers = readers_of(nodes, node.name)
+    pools = [reader for reader in readers if _takes_maxima(reader)]
+    own = [node] if len(pools) < len(readers) else []
+    return sum((_behind_maxima(nodes, pool) for pool in pools), own)
 
 
 def heights_in_weights(program: ir.Program) -> ir.Program:
@@ -226,6 +243,6 @@ def _own_weights(nodes: Nodes, name: str) -> ir.Node | None:
     """Return the weights that nothing else reads, through max pools; None if there are none."""
     node = nodes[name]
     alone = len(readers_of(nodes, name)) == 1
-    if isinstance(node, ir.MaxPool) and alone and len(node.operands) == 1:
+    if _takes_maxima(node) and alone:
         return _own_weights(nodes, node.operands[0].node)
     return node if alone and isinstance(node, ir.Conv | ir.Linear) else None

@@ -58,7 +58,8 @@ def parts_of(data: Any) -> Parts:
             judged[ending] = x[picked], torch.from_numpy(labels[picked])
     random.shuffle(rest)
     if not len(rest) or not all(len(part) for part, _ in judged.values()):
-        raise InputError(f"data: expected samples to calibrate, choose and judge on; found {len(x)}; give 10 or more")
+        have = f"found {len(x)}; give 10 or more of each class"
+        raise InputError(f"data: expected samples to calibrate, choose and judge on; {have}")
     return Parts(x[rest], judged["_val"], judged["_test"])
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from stl_deploy._util.caller import warn_caller
 from stl_deploy._util.keywords import right_keywords
+from stl_deploy._util.units import counted
 from stl_deploy._util.working import stage, working
 from stl_deploy.config.options import EnergyOptions
 from stl_deploy.energy.measure import EnergyReport
@@ -129,6 +130,8 @@ def _converted(ann: nn.Module, parts: Parts, wish: _Wish) -> SpikingGraph:
     _require_same(captured.program, simpler, few, MAX_ROUNDING)
     _require_same(simpler, program, few, 0)
     calibration = parts.train[:_CALIBRATED_ON]
+    if len(calibration) < _COUNTED_ON:
+        warn_caller(f"data: thresholds are calibrated on {counted(len(calibration), 'sample')}; give {_CALIBRATED_ON}")
     norm = foreign_norm(ann, calibration)
     if norm is not None:
         warn_caller(f"data: mean or variance at batch norm '{norm}' is far from that in training; scale them as there")

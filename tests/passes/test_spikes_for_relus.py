@@ -30,6 +30,19 @@ class Residual(nn.Module):
         return self.last(nn.functional.avg_pool2d(joined, 2).flatten(1))
 
 
+class Pooled(nn.Module):
+    """A sum's maxima, which weights and a skip read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.beside = (nn.Conv2d(2, 4, 3, padding=1) for _ in range(2))
+        self.second, self.last = nn.Conv2d(4, 4, 3, padding=1), nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = nn.functional.max_pool2d(torch.relu(self.first(x) + self.beside(x)), 2)
+        return self.last(torch.relu(self.second(pooled) + pooled).flatten(1))
+
+
 class Tokens(nn.Module):
     """Weights over the last axis of tokens."""
 
@@ -50,7 +63,7 @@ def _plain() -> nn.Module:
     )
 
 
-NETS = {"plain": _plain, "residual": Residual, "tokens": Tokens}
+NETS = {"plain": _plain, "residual": Residual, "pooled": Pooled, "tokens": Tokens}
 
 
 def on_grid(model: nn.Module, seed: int) -> nn.Module:
@@ -122,6 +135,16 @@ def test_a_skip_and_what_it_reaches_share_thresholds_and_spikes_skip_unscaled() 
     assert np.all(behind.threshold == 1)
     unlike = heights_in_weights(converted(on_grid(Residual(), 3), x, 4, [8.0, 4.0, 8.0]))
     assert groups[0][0] not in [operand.node for operand in unlike.by_name[groups[0][1]].operands]
+
+
+def test_maxima_skip_unscaled() -> None:
+    model, x = on_grid(Pooled(), 3), torch.rand(2, 2, 4, 4)
+    assert [len(names) for names in tied(stl.capture(model, x, time="none", verify=False).program)] == [2]
+    program = heights_in_weights(converted(model, x, 4, [8.0, 8.0]))
+    pool, last = next(iter(program.of(ir.MaxPool))).name, [*program.of(ir.Neuron)][-1]
+    assert pool in [operand.node for operand in last.operands]
+    assert np.all(last.threshold == 1)
+    assert not list(program.of(ir.Scale))
 
 
 def test_a_rate_of_many_steps_is_the_relu() -> None:

@@ -166,8 +166,8 @@ def test_every_form_of_data_may_lack_labels(form: str, ann: nn.Module, tmp_path:
 
 
 def test_data_that_are_no_data_are_named(ann: nn.Module, tmp_path: Path) -> None:
-    x, y = blobs(40)
-    beyond = torch.where(torch.arange(40) % 4 == 0, 3, y)
+    x, y = blobs()
+    beyond = torch.where(torch.arange(len(y)) % 4 == 0, 3, y)
     with pytest.raises(stl.InputError, match="labels below 3, one for each output; found 3"):
         stl.convert(ann, (x, beyond), levels=4, progress=False)
     with pytest.raises(stl.InputError, match=r"npz file or a folder; found no 'none\.npz'"):
@@ -227,7 +227,19 @@ def test_one_sample_is_too_few(ann: nn.Module) -> None:
     x, y = blobs(1)
     with pytest.raises(stl.InputError):
         stl.convert(ann, (x, y * 0), progress=False)
-    assert stl.convert(ann, x, levels=2, progress=False).conversion.samples == 0
+    with pytest.warns(UserWarning, match="calibrated on 1 sample"):
+        assert stl.convert(ann, x, levels=2, progress=False).conversion.samples == 0
+
+
+def test_ten_samples_of_each_class_are_enough(ann: nn.Module) -> None:
+    x, y = blobs()
+    rows = torch.cat([torch.nonzero(y == k)[:10, 0] for k in range(3)])
+    with pytest.warns(UserWarning, match="calibrated on 12 samples"):
+        net = stl.convert(ann, (x[rows], y[rows]), levels=2, progress=False)
+    assert (net.conversion.held_out[0], net.conversion.samples) == (3, 15)
+    few = torch.cat([torch.nonzero(y == k)[:5, 0] for k in range(3)])
+    with pytest.raises(stl.InputError, match="found 15; give 10 or more of each class"):
+        stl.convert(ann, (x[few], y[few]), levels=2, progress=False)
 
 
 def test_a_dead_channel_and_a_constant_input_convert(ann: nn.Module) -> None:
