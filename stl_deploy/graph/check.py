@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Set
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from stl_deploy._util.remedies import option, remedy
@@ -58,7 +59,8 @@ TARGETS: Mapping[str, TargetCheck] = {"nir": lambda program: (), "onnx": check_s
 
 def check_program(program: Program, targets: Mapping[str, TargetCheck] = TARGETS) -> CheckReport:
     """Check a Program against each target; may raise errors of a target other than refusals."""
-    findings = [*soundness(program.nodes, read_names(program.nodes)), *ask(program, targets)]
+    read = {source.node for node in program.nodes for source in node.operands}
+    findings = [*soundness(program.nodes, read), *ask(program, targets)]
     return report({node.name: (node, type(node).__name__) for node in program.nodes}, findings, targets)
 
 
@@ -89,21 +91,15 @@ def report(
 
 def ask(program: Program, targets: Mapping[str, TargetCheck]) -> Iterator[Finding]:
     """Yield each target's findings on a Program."""
-    for target, says in targets.items():
+    for target, check in targets.items():
         try:
-            for said in says(program):
-                yield Finding(said.slug, said.severity, said.node, said.reason, said.remedy, target)
+            yield from (replace(finding, target=target) for finding in check(program))
         except StlDeployError as error:
             yield from_error(error, target)
 
 
-def read_names(nodes: Iterable[Node]) -> set[str]:
-    """Return the names of the nodes that others read."""
-    return {source.node for node in nodes for source in node.operands}
-
-
 def soundness(nodes: Iterable[Node], read: Collection[str]) -> Iterator[Finding]:
-    """Yield findings on legal numbers and structure that are rarely intended."""
+    """Yield findings on legal numbers and structure that are rarely intended; read: the nodes that others read."""
     for node in nodes:
         if node.name not in read and not isinstance(node, Output):
             yield Finding("unread", "warning", node.name, "nothing reads it", "remove it, or lead it to an Output")

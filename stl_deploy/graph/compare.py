@@ -6,8 +6,9 @@ spike, and all later ones follow.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from math import isfinite
 from typing import Any, Literal
 
 import numpy as np
@@ -71,7 +72,7 @@ class NodeParity:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the JSON twin."""
-        return asdict(self) | {"agreement": self.agreement}
+        return _json(self) | {"agreement": self.agreement}
 
 
 ROUNDING = 2.0**-17
@@ -198,7 +199,7 @@ class RunParity:
             "differing": self.differing,
             "agreement": self.agreement,
             "accuracy": self.accuracy,
-            "first": None if self.first is None else asdict(self.first),
+            "first": None if self.first is None else _json(self.first),
             "nodes": [node.as_dict() for node in self.nodes],
             "outputs": [node.as_dict() for node in self.outputs],
             **({"states": [node.as_dict() for node in self.states]} if self.states else {}),
@@ -227,14 +228,9 @@ def compare(
     if x is not None:
         nodes = _with_margins(nodes, program, x)
     outputs = tuple(_one(run, node.name, expected.outputs, found.outputs) for node in program.outputs)
-    states = tuple(
-        compare_node(name, expected.states[name], found.states[name], run) for name in _both(expected, found)
-    )
+    both = (name for name in expected.states if name in found.states)
+    states = tuple(compare_node(name, expected.states[name], found.states[name], run) for name in both)
     return RunParity(run, nodes, outputs, states=states, **about)
-
-
-def _both(expected: Result, found: Result) -> Iterator[str]:
-    return (name for name in expected.states if name in found.states)
 
 
 def fired(program: Program, values: Mapping[str, Floats]) -> dict[str, Floats]:
@@ -306,6 +302,15 @@ def compare_node(node: str, expected: NDArray[Any], found: NDArray[Any], run: st
     first = Divergence(node, step, sample, tuple(neuron), float(expected[at]), float(found[at]))
     largest = float(np.abs(expected[unequal].astype(np.float64) - found[unequal]).max())
     return NodeParity(node, expected.size, differing, largest, first)
+
+
+def _json(part: NodeParity | Divergence) -> dict[str, Any]:
+    """Return the fields by name; None for NaN and infinity, which JSON lacks and a damaged file may put out."""
+
+    def finite(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+        return {key: None if isinstance(value, float) and not isfinite(value) else value for key, value in pairs}
+
+    return asdict(part, dict_factory=finite)
 
 
 def _largest_finite(values: NDArray[Any]) -> float:

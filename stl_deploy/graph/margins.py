@@ -55,19 +55,16 @@ class UlpMargins:
 
     def __call__(self, node: Node, x: Floats, output: Floats) -> None:
         """Count one node's summed input ``[T, B, *shape]``."""
-        if isinstance(node, Cell):
-            near = sum(int((ulps <= self.ulps).sum()) for ulps in cell_margins(node, x))
-        elif not isinstance(node, Neuron) or not node.spiking:
-            return
-        else:
-            near = self._neuron(node, x)
-        self.counts[node.name] = self.counts.get(node.name, 0) + near
-
-    def _neuron(self, node: Neuron, x: Floats) -> int:
         near = 0
-        for v, theta in potentials(node, x):
-            near += int((np.abs(v - theta) <= self.ulps * np.spacing(np.abs(theta))).sum())
-        return near
+        if isinstance(node, Cell):
+            for ulps in cell_margins(node, x):
+                near += int((ulps <= self.ulps).sum())
+        elif isinstance(node, Neuron) and node.spiking:
+            for v, theta in potentials(node, x):
+                near += int((np.abs(v - theta) <= self.ulps * np.spacing(np.abs(theta))).sum())
+        else:
+            return
+        self.counts[node.name] = self.counts.get(node.name, 0) + near
 
 
 def potentials(node: Neuron, x: Floats) -> Iterator[tuple[Floats, Floats]]:
@@ -82,21 +79,22 @@ def potentials(node: Neuron, x: Floats) -> Iterator[tuple[Floats, Floats]]:
 
 def margins_at(
     program: Program, x: NetworkInput, places: Mapping[str, tuple[int, int, tuple[int, ...]]]
-) -> dict[str, Margin]:
-    """Return the margin of one neuron of each of some spiking nodes, by node.
+) -> dict[str, Margin | None]:
+    """Return the margin of one neuron of each of some spiking nodes, by node; None of a Cell without an only level.
 
     places: step, sample and neuron, by node. The reference runs once for each sample among them, alone.
     """
-    margins: dict[str, Margin] = {}
+    margins: dict[str, Margin | None] = {}
     for sample in dict.fromkeys(sample for _, sample, _ in places.values()):
         wanted = {node: (step, neuron) for node, (step, of, neuron) in places.items() if of == sample}
 
         def observe(seen: Node, arrived: Floats, output: Floats, wanted: Mapping[str, Any] = wanted) -> None:
-            if isinstance(seen, Cell) and seen.name in wanted:
-                step, neuron = wanted[seen.name]
+            if seen.name not in wanted:
+                return
+            step, neuron = wanted[seen.name]
+            if isinstance(seen, Cell):
                 margins[seen.name] = _margin_of_cell(seen, arrived[: step + 1], neuron)
-            if isinstance(seen, Neuron) and seen.name in wanted:
-                step, neuron = wanted[seen.name]
+            if isinstance(seen, Neuron):
                 *_, (v, levels) = potentials(seen, arrived[: step + 1])
                 at = (0, *neuron)
                 theta = levels[at]
@@ -189,18 +187,17 @@ def cell_margins(cell: Cell, x: Floats) -> Iterator[Floats]:
         state.advance(values)
 
 
-def _margin_of_cell(cell: Cell, x: Floats, place: tuple[int, ...]) -> Margin:
-    """Return the margin of one output at the last step of operands ``[T, 1, ...]``; infinite if nothing jumps."""
-    state, nearest = CellState(cell, 1), Margin(0, 0, float("inf"))
+def _margin_of_cell(cell: Cell, x: Floats, place: tuple[int, ...]) -> Margin | None:
+    """Return the margin of the only output at the last step of operands ``[T, 1, ...]``; None if nothing jumps."""
+    state, nearest = CellState(cell, 1), None
     for arriving in x:
         values = state.evaluate(arriving)
         state.advance(values)
-    if len(cell.outputs) == 1:
-        for edge in edges(cell, values):
-            parts = np.broadcast_arrays(edge.value, edge.level, edge.ulps, np.empty((1, *cell.shape)))
-            value, level, ulps = (float(part[(0, *place)]) for part in parts[:3])
-            if ulps < abs(nearest.ulps):
-                nearest = Margin(value, level, ulps if value >= level else -ulps)
+    for edge in edges(cell, values) if len(cell.outputs) == 1 else ():
+        parts = np.broadcast_arrays(edge.value, edge.level, edge.ulps, np.empty((1, *cell.shape)))
+        value, level, ulps = (float(part[(0, *place)]) for part in parts[:3])
+        if ulps < (np.inf if nearest is None else abs(nearest.ulps)):
+            nearest = Margin(value, level, ulps if value >= level else -ulps)
     return nearest
 
 

@@ -57,6 +57,7 @@ Rounding = Literal["down", "half_up", "half_even"]
 """Rounding of v/θ to a number of spikes, for neurons that fire several: down (toward zero), or to the nearest."""
 Subtracts = Literal["baseline", "adapted"]
 SynapseRule = Literal["euler", "jump", "exp_add"]
+"""As dialects name it; a Program states the gain of ``jump``, which is then ``euler``."""
 Reset = Literal["value", "subtract", "subtract_delayed", "value_delayed", "none", "snntorch_subtract_now"]
 """Effect of a spike on the potential (see the module's equations)."""
 CAPTURED = "captured"
@@ -236,7 +237,7 @@ class Product(Node):
 class Synapse:
     """The current filter of CubaLI and CubaLIF (see the module's equations)."""
 
-    rule: SynapseRule
+    rule: Literal["euler", "exp_add"]
     decay: Floats
     gain: Floats | None
 
@@ -413,16 +414,10 @@ def is_spike_max_pool(program: Program, node: Node) -> bool:
     True for a memoryless neuron with a uniform threshold in [0, 1) (compare ``gt``) or
     (0, 1] (``ge``), reading only a sum pool of binary spikes.
     """
-    if not isinstance(node, Neuron) or node.decay is not None or node.threshold is None or node.multi_spike:
+    if not isinstance(node, Neuron) or node.threshold is None or node.threshold.ndim or len(node.operands) != 1:
         return False
-    if (
-        node.adaptation is not None
-        or node.delayed_reset
-        or node.gain is not None
-        or node.offset is not None
-        or node.threshold.ndim
-        or len(node.operands) != 1
-    ):
+    acts = (node.decay, node.synapse, node.gain, node.offset, node.adaptation)
+    if node.multi_spike or node.delayed_reset or any(field is not None for field in acts):
         return False
     theta = float(node.threshold)
     fires_at_one = 0 <= theta < 1 if node.compare == "gt" else 0 < theta <= 1

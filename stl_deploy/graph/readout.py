@@ -222,7 +222,8 @@ def share_right(result: Result, labels: NDArray[Any] | None, readout: Readout | 
     classes = votes.shape[2]
     require_classes(labels, classes)
     if labels.ndim == 2:
-        return float((labels[:, : len(votes)] == votes.argmax(axis=-1).T).mean())
+        steps = len(scores)  # the steps of a burn-in have labels, too, and no vote
+        return float((labels[:, steps - len(votes) : steps] == votes.argmax(axis=-1).T).mean())
     return float((readout.decide(scores) == labels).mean())
 
 

@@ -274,11 +274,31 @@ def _delay(node: Delay, x: Floats) -> Floats:
     return y
 
 
+class _DelayState:
+    """The last inputs of a Delay, the latest first."""
+
+    def __init__(self, node: Delay) -> None:
+        self._steps = np.broadcast_to(node.steps, node.shape)
+        self._past = deque[Floats](maxlen=int(node.steps.max(initial=0)) + 1)
+
+    def step(self, x: Floats, out: Floats) -> None:
+        """Advance one time step with input ``x`` ``[B, *shape]``, which must not change later; write into ``out``."""
+        self._past.appendleft(x)
+        out[:] = 0
+        for d in np.unique(self._steps):
+            if d < len(self._past):
+                at = self._steps == d
+                out[:, at] = self._past[int(d)][:, at]
+
+    def require_finite(self) -> None:
+        """Do nothing: values that arrived were looked at where they were computed."""
+
+
 def _run_loop(
     segment: Sequence[Node], values: Mapping[str, Floats], steps: int, batch: int, observed: bool, sums: Sums
 ) -> dict[str, _Stepped]:
     """Step a loop through time; return each node's output, and its input if that is observed."""
-    stepped = {node.name: _Stepped(node, steps, batch, observed or isinstance(node, Delay), sums) for node in segment}
+    stepped = {node.name: _Stepped(node, steps, batch, observed, sums) for node in segment}
     for t in range(steps):
         for node in segment:
             parts = [
@@ -295,11 +315,19 @@ def _at(x: Floats, t: int) -> Floats:
     return x[t] if t >= 0 else np.zeros_like(x[0])
 
 
-def _state_of(node: Node, batch: int) -> neurons.NeuronState | CellState | None:
+_State = neurons.NeuronState | CellState | _DelayState
+
+
+def _state_of(node: Node, batch: int) -> _State | None:
     """Return the state of a node that has one, from rest."""
-    if isinstance(node, Neuron):
-        return neurons.NeuronState(node, batch)
-    return CellState(node, batch) if isinstance(node, Cell) else None
+    match node:
+        case Neuron():
+            return neurons.NeuronState(node, batch)
+        case Cell():
+            return CellState(node, batch)
+        case Delay():
+            return _DelayState(node)
+    return None
 
 
 class _Stepped:
@@ -321,11 +349,6 @@ class _Stepped:
             self.arrived.append(x)
         if self._state is not None:
             self._state.step(x, self.out[t])
-        elif isinstance(self.node, Delay):
-            delays = np.broadcast_to(self.node.steps, self.node.shape)
-            for d in np.unique(delays):
-                if d <= t:
-                    self.out[t][:, delays == d] = self.arrived[t - d][:, delays == d]
         else:
             self.out[t] = apply(self.node, x, self._sums)
 
@@ -355,17 +378,14 @@ class Stream:
     def reset(self) -> None:
         """Return to rest; the next step may bring another number of samples."""
         self._batch: int | None = None
-        self._states: dict[str, neurons.NeuronState | CellState] = {}
+        self._states: dict[str, _State] = {}
         self._past = {name: deque[Floats](maxlen=steps) for name, steps in self._reach.items() if steps}
-        self._arrived = {
-            node.name: deque[Floats](maxlen=int(node.steps.max(initial=0)) + 1) for node in self.program.of(Delay)
-        }
 
     def step(self, x: NDArray[Any] | Mapping[str, NDArray[Any]]) -> Floats:
         """Return the output ``[B, *shape]`` of one step's input ``[B, *input shape]``, or one array for each input.
 
         Raises InputError where the input does not fit, the number of samples changes without a `reset`, or the
-        network has several outputs (see `step_all`); GraphError where a potential leaves float32's range.
+        network has several outputs (see `step_all`); GraphError where values leave float32's range.
         """
         outputs = self.step_all(x)
         if len(outputs) != 1:
@@ -390,11 +410,13 @@ class Stream:
         outputs = {node.name for node in self.program.outputs}
         by_output: dict[str, Floats] = {}
         now: dict[str, Floats] = {}
-        for node in self.program.nodes:
-            arrived = arrays[node.name] if isinstance(node, Input) else self._arriving(node, now)
-            now[node.name] = value = self._value(node, arrived)
-            if node.name in outputs:
-                by_output[node.name] = value
+        with np.errstate(over="ignore", invalid="ignore"):
+            for node in self.program.nodes:
+                arrived = arrays[node.name] if isinstance(node, Input) else self._arriving(node, now)
+                now[node.name] = value = self._value(node, arrived)
+                _require_finite(node, value)
+                if node.name in outputs:
+                    by_output[node.name] = value
         for name, past in self._past.items():
             past.appendleft(now[name])
         return by_output
@@ -419,21 +441,10 @@ class Stream:
         return np.zeros((self._batch or 0, *self.program.by_name[name].shape), np.float32)
 
     def _value(self, node: Node, x: Floats) -> Floats:
-        if node.name in self._states:
-            state, out = self._states[node.name], np.empty((len(x), *node.shape), np.float32)
-            with np.errstate(over="ignore", invalid="ignore"):
-                state.step(x, out)
-            state.require_finite()
-            return out
-        if isinstance(node, Delay):
-            return self._delayed(node, x)
-        return apply(node, x)
-
-    def _delayed(self, node: Delay, x: Floats) -> Floats:
-        past = self._arrived[node.name]
-        past.appendleft(x)
-        steps, y = np.broadcast_to(node.steps, node.shape), np.zeros_like(x)
-        for d in np.unique(steps):
-            if d < len(past):
-                y[:, steps == d] = past[int(d)][:, steps == d]
-        return y
+        state = self._states.get(node.name)
+        if state is None:
+            return apply(node, x)
+        out = np.empty((len(x), *node.shape), np.float32)
+        state.step(x, out)
+        state.require_finite()
+        return out

@@ -252,7 +252,7 @@ def _edges(program: Program, places: dict[str, tuple[int, int]], right: int) -> 
 
 def _box(node: Node, x: int, y: int) -> str:
     fill = next((colour for kind, colour in _FILL if isinstance(node, kind)), _OTHER)
-    shape = "×".join(map(str, node.shape)) or "1"
+    shape = _by(node.shape) or "1"
     name = node.name if len(node.name) <= 26 else f"{node.name[:25]}…"
     title, label = (escape(text, quote=False) for text in (node.name, name))
     return (

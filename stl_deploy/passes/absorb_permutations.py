@@ -19,7 +19,7 @@ import numpy as np
 
 from stl_deploy.graph import program as ir
 from stl_deploy.graph.convolutions import pointwise
-from stl_deploy.passes.base import Nodes, Pass, Rewritten, later, read_instead, readers_of, with_nodes
+from stl_deploy.passes.base import Nodes, Pass, Rewritten, free, later, read_instead, readers_of, with_nodes
 from stl_deploy.passes.permutations import (
     Indices,
     arranged_fields,
@@ -218,14 +218,9 @@ class _Work:
         shape = gather.input_shape
         if len(shape) == 1:
             return gather.operands
-        name = self._free(f"{gather.name}_flat")
+        name = free(self.layers, f"{gather.name}_flat")
         self.layers[name] = ir.Reshape(name=name, shape=(prod(shape),), operands=gather.operands, input_shape=shape)
         return (ir.Operand(name),)
-
-    def _free(self, name: str) -> str:
-        while name in self.layers:
-            name += "_"
-        return name
 
     def _pointwise(self, gather: ir.Gather) -> bool:
         """Turn a linear layer on channels moved to the last axis into a 1x1 convolution in their place."""
@@ -250,7 +245,7 @@ class _Work:
 
     def _reader_axes(self, node: ir.Node, before: tuple[int, ...], indices: Indices) -> None:
         """Let readers of ``node``, whose output becomes ``before``, read the former order."""
-        name = self._free(f"{node.name}_axes")
+        name = free(self.layers, f"{node.name}_axes")
         for reader in self._readers(node.name):
             self._read(reader, node.name, (ir.Operand(name),))
         self.layers[name] = ir.Gather(
@@ -271,7 +266,7 @@ class _Work:
         if not readers:
             return False
         name, back = readers[0].name, inverse(gather)
-        late = self._free(f"{name}_order")
+        late = free(self.layers, f"{name}_order")
         for reader in self._readers(name):
             self._read(reader, name, (ir.Operand(late),))
         node = self.layers[name]
@@ -297,7 +292,7 @@ class _Work:
         """Return a source of the neuron in the neuron's new order."""
         if source == late:
             return node
-        name = self._free(f"{source}_{gather.name}")
+        name = free(self.layers, f"{source}_{gather.name}")
         self.layers[name] = ir.Gather(
             name=name, shape=gather.input_shape, operands=(ir.Operand(source),), indices=back, input_shape=gather.shape
         )
@@ -350,7 +345,7 @@ class _Work:
     def _split(self, reader: ir.Conv | ir.Pool | ir.Linear, gather: ir.Gather) -> None:
         """Let a layer that reads a sum read one sum in the order of the rearrangement's input."""
         sources = self._sources_in(reader, gather, inverse(gather), "", "")
-        name = self._free(f"{reader.name}_sum")
+        name = free(self.layers, f"{reader.name}_sum")
         self.layers[name] = replace(gather, name=name, operands=sources)
         self.layers[reader.name] = replace(reader, operands=(ir.Operand(name),))
 
@@ -374,7 +369,7 @@ class _Work:
             self.layers[gather.name] = replace(node, operands=sources)
             return
         sources = self._flat(gather)
-        name = self._free(f"{gather.name}_chosen")
+        name = free(self.layers, f"{gather.name}_chosen")
         self.layers[name] = replace(node, name=name, operands=sources)
         self.layers[gather.name] = replace(
             gather,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import UnionType
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stl_deploy._util.json_twin import JsonTwin
 from stl_deploy.config.options import FoldOptions
@@ -54,14 +55,6 @@ class Rewritten:
     notes: tuple[str, ...] = ()
 
 
-def _none(_: Program) -> Iterable[StlDeployError]:
-    return ()
-
-
-def _always(_: FoldOptions) -> bool:
-    return True
-
-
 @dataclass(frozen=True)
 class Pass:
     """One rewrite.
@@ -75,9 +68,9 @@ class Pass:
     name: str
     run: Callable[[Program], Rewritten]
     exactness: Exactness
-    refusals: Callable[[Program], Iterable[StlDeployError]] = _none
+    refusals: Callable[[Program], Iterable[StlDeployError]] = lambda program: ()
     removes: tuple[type[Node], ...] = ()
-    wanted: Callable[[FoldOptions], bool] = _always
+    wanted: Callable[[FoldOptions], bool] = lambda options: True
 
 
 def with_nodes(program: Program, nodes: Nodes) -> Program:
@@ -101,9 +94,7 @@ def read_instead(nodes: Nodes, reader: str, name: str, sources: Sequence[Operand
     """Let ``reader`` read the sum of ``sources`` in place of ``name``; where it adds nothing up, a Scale of 1 does."""
     node = nodes[reader]
     if len(sources) > 1 and node.combine != "add":
-        total = f"{name}_sum"
-        while total in nodes:
-            total += "_"
+        total = free(nodes, f"{name}_sum")
         nodes[total] = Scale(
             name=total, shape=nodes[name].shape, operands=tuple(sources), scale=np.ones((), np.float32)
         )
@@ -112,6 +103,13 @@ def read_instead(nodes: Nodes, reader: str, name: str, sources: Sequence[Operand
     for operand in node.operands:
         read += later(sources, operand.delay) if operand.node == name else (operand,)
     nodes[reader] = replace(node, operands=tuple(read))
+
+
+def free(nodes: Container[str], name: str) -> str:
+    """Return a name for a node of a pass's own: a user's layer may be called as such nodes are."""
+    while name in nodes:
+        name += "_"
+    return name
 
 
 def bypassed(nodes: Nodes, names: Collection[str]) -> Nodes:
@@ -153,6 +151,18 @@ def leak_end(node: Neuron) -> Doubles:
     assert node.decay is not None
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray(full(node, 0 if node.offset is None else node.offset) / (1 - full(node, node.decay)))
+
+
+def by_row(values: NDArray[Any], ndim: int) -> NDArray[Any]:
+    """Return values ``[rows]`` that broadcast to an array with rows in front."""
+    return values.reshape(-1, *(1,) * (ndim - 1))
+
+
+def divided(layer: Any, rows: NDArray[Any]) -> Node:
+    """Return weights and biases with each row divided by its number."""
+    bias = None if layer.bias is None else layer.bias / rows
+    made: Node = replace(layer, weight=layer.weight / by_row(rows, layer.weight.ndim), bias=bias)
+    return made
 
 
 def full(node: Node, array: Any) -> Doubles:

@@ -23,7 +23,7 @@ from stl_deploy.graph.exact import Grid, input_grid, largest_sum, random_input, 
 from stl_deploy.graph.margins import nearest_level
 from stl_deploy.graph.program import Conv, Delay, Floats, Input, Linear, Neuron, Node, Output, Pool, Program, Scale
 from stl_deploy.graph.run import run
-from stl_deploy.passes.base import Exactness, LayerGrid
+from stl_deploy.passes.base import Exactness, LayerGrid, free
 from stl_deploy.passes.permutations import Permutations, arrange
 
 TOLERANCES: Mapping[Exactness, float] = {"bits": 0.0, "real": 2.0**-16, "grid": 2.0**-12}
@@ -100,7 +100,7 @@ class Cut:
             elif node.name in needed:
                 nodes[node.name] = node
             if node.name in given and node.name in ends:
-                names[_free(f"{node.name}'", program)] = node
+                names[free(program.by_name, f"{node.name}'")] = node
         for name, node in names.items():
             nodes[name] = replace(node if isinstance(node, Neuron) else _end(node), name=name)
         part = Program(tuple(nodes.values()), program.dt, {})
@@ -161,12 +161,6 @@ def _steps(program: Program) -> int:
     delays = [source.delay for node in program.nodes for source in node.operands]
     delays += [int(node.steps.max(initial=0)) for node in program.of(Delay)]
     return min(_STEPS + max(delays, default=0), _MOST_STEPS)
-
-
-def _free(name: str, program: Program) -> str:
-    while name in program.by_name:
-        name += "'"
-    return name
 
 
 def cut_at(before: Program, after: Program) -> set[str]:
@@ -332,7 +326,10 @@ def _error(program: Program, name: str, grids: Mapping[str, LayerGrid], path: fr
     before = sum(_error(program, source.node, grids, path) for source in node.operands)
     if isinstance(node, Linear | Conv):
         passed = before * largest_sum(node.weight, None, Grid(0, 1)) if before else 0.0
-        change = grids[name].largest_change if name in grids else 0.0
+        # A population's own weights are rounded to the grid of the weights that it shares a sum with.
+        beside = [s.node for reader in program.readers[name] for s in reader.operands]
+        rounded = [name] if name in grids else [each for each in beside if each in grids]
+        change = max((grids[each].largest_change for each in rounded), default=0.0)
         fan_in = node.weight[0].size
         bound = max((grid.bound for grid in [input_grid(program.metadata)] if grid is not None), default=1.0)
         return float(passed + change * (fan_in * max(1.0, bound) + 1))

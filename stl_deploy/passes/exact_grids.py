@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy.config.options import FoldOptions
 from stl_deploy.errors import InputError
 from stl_deploy.graph.exact import (
     MANTISSA_BITS,
@@ -167,8 +166,4 @@ def _together(nodes: Nodes, name: str, back: str, arriving: Grid) -> LayerGrid:
     return replace(grid, bits=sums.bits)
 
 
-def _wanted(options: FoldOptions) -> bool:
-    return options.exact_grid is not False
-
-
-PASS = Pass("exact_grids", _round, "grid", wanted=_wanted)
+PASS = Pass("exact_grids", _round, "grid", wanted=lambda options: options.exact_grid is not False)

@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from stl_deploy.graph.program import Delay, Neuron, Node, Operand, Program, Reshape, Scale, Shape
-from stl_deploy.passes.base import Nodes, Pass, Rewritten, later, read_instead, readers_of, with_nodes
+from stl_deploy.passes.base import Nodes, Pass, Rewritten, free, later, read_instead, readers_of, with_nodes
 from stl_deploy.passes.permutations import Indices, arranged_fields, flattens
 
 
@@ -36,9 +36,7 @@ def _shape_before(nodes: Nodes, node: Node) -> Shape | None:
 
 def _in_shape(nodes: Nodes, name: str, shape: Shape) -> Indices:
     """Give a node the shape, and its readers a flattening of it; return the places of its values."""
-    node, flat = nodes[name], f"{name}_flat"
-    while flat in nodes:
-        flat += "_"
+    node, flat = nodes[name], free(nodes, f"{name}_flat")
     for reader in readers_of(nodes, name):
         read_instead(nodes, reader.name, name, (Operand(flat),))
     flattenings = [nodes[source.node] for source in node.operands]

@@ -17,7 +17,7 @@ import numpy as np
 from stl_deploy.graph.exact import Grid, grids
 from stl_deploy.graph.program import Conv, Doubles, Floats, Linear, MaxPool, Node, Pool, Program, Reshape, Scale
 from stl_deploy.graph.segments import looped
-from stl_deploy.passes.base import Nodes, Pass, Rewritten, bypassed, with_nodes
+from stl_deploy.passes.base import Nodes, Pass, Rewritten, by_row, bypassed, with_nodes
 
 
 class _Affine(NamedTuple):
@@ -76,16 +76,16 @@ def _affine(node: Node) -> _Affine | None:
         alone = node.weight.size == len(node.weight) == node.groups == node.input_shape[0]
         if not alone or set(node.stride) != {1} or _pads(node):
             return None
-        scale, shape = node.weight.reshape(-1), (-1, *(1,) * (len(node.shape) - 1))
+        scale, rank = node.weight.reshape(-1), len(node.shape)
     elif isinstance(node, Linear):
         diagonal = node.weight.shape[0] == node.weight.shape[1]
         if not diagonal or np.count_nonzero(node.weight) != np.count_nonzero(np.diagonal(node.weight)):
             return None
-        scale, shape = np.diagonal(node.weight), (-1,)
+        scale, rank = np.diagonal(node.weight), 1
     else:
         return None
     offset = np.zeros(len(scale)) if node.bias is None else node.bias
-    values = (np.broadcast_to(each.reshape(shape).astype(np.float64), node.shape) for each in (scale, offset))
+    values = (np.broadcast_to(by_row(each, rank).astype(np.float64), node.shape) for each in (scale, offset))
     return _Affine(*values)
 
 
@@ -132,8 +132,7 @@ def _passed(node: Node, affine: _Affine) -> _Affine | None:
     scale = affine.scale.reshape(len(affine.scale), -1)
     if affine.offset.any() or (scale != scale[:, :1]).any() or (isinstance(node, MaxPool) and (scale <= 0).any()):
         return None
-    column = scale[:, :1].reshape(-1, *(1,) * (len(node.shape) - 1))
-    return _Affine(np.broadcast_to(column, node.shape), np.zeros(node.shape))
+    return _Affine(np.broadcast_to(by_row(scale[:, 0], len(node.shape)), node.shape), np.zeros(node.shape))
 
 
 def _merged(reader: Linear | Conv, affine: _Affine, merged: Mapping[str, _Weights]) -> _Weights | None:

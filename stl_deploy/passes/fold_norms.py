@@ -17,7 +17,7 @@ import numpy as np
 
 from stl_deploy.graph.convolutions import pointwise
 from stl_deploy.graph.program import Conv, Doubles, Linear, MaxPool, Node, Norm, Operand, Pool, Scale
-from stl_deploy.passes.base import Nodes, Pass, bypassed, readers_of, rewrite
+from stl_deploy.passes.base import Nodes, Pass, by_row, bypassed, readers_of, rewrite
 
 
 def _fold(nodes: Nodes) -> Nodes:
@@ -42,11 +42,8 @@ def _fold(nodes: Nodes) -> Nodes:
             scale, shift = np.asarray(layer.scale, np.float64), np.asarray(layer.shift, np.float64)
             sign = np.where(scale < 0, -1.0, 1.0) if isinstance(pool, MaxPool) else np.ones_like(scale)
             scale, shift = scale * sign, shift * sign
-            column = scale.reshape(-1, *(1,) * (weight.ndim - 1))
-            pending[before.name] = (
-                weight * column,
-                scale * (bias if layer.mean is None else bias - layer.mean) + shift,
-            )
+            bias = scale * (bias if layer.mean is None else bias - layer.mean) + shift
+            pending[before.name] = weight * by_row(scale, weight.ndim), bias
             if (sign < 0).any():
                 folded[name] = _own_weights(replace(layer, scale=sign, shift=np.zeros_like(shift), mean=None))
                 continue
@@ -88,8 +85,8 @@ def _own_weights(norm: Norm) -> Node:
     if norm.mean is not None:
         shift = scale * -norm.mean + shift
     if not shift.any():
-        shape = (-1, *(1,) * (len(norm.shape) - 1)) if norm.axis == 0 else (-1,)
-        return Scale(name=norm.name, shape=norm.shape, operands=norm.operands, scale=scale.reshape(shape))
+        scale = by_row(scale, len(norm.shape) if norm.axis == 0 else 1)
+        return Scale(name=norm.name, shape=norm.shape, operands=norm.operands, scale=scale)
     if len(norm.shape) == 1 or norm.axis == -1:
         return Linear(
             name=norm.name,

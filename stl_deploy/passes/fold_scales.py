@@ -14,9 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from stl_deploy.config.options import FoldOptions
 from stl_deploy.graph.program import Conv, Doubles, Linear, Node, Operand, Program, Scale
-from stl_deploy.passes.base import Nodes, Pass, Rewritten, bypassed, with_nodes
+from stl_deploy.passes.base import Nodes, Pass, Rewritten, by_row, bypassed, with_nodes
 
 
 def _until_done(rewrite: Callable[[Program, Nodes], list[str]]) -> Callable[[Program], Rewritten]:
@@ -60,7 +59,8 @@ def _fold_sums(program: Program, nodes: Nodes) -> list[str]:
         around = {scale.name, *terms, *(reader.name for reader in readers)}
         adding = all(reader.combine == "add" for reader in readers)
         # A late term stays under the sum: NIR's readers find a loop's delay by the order of edges.
-        fitting = not any(term.delay or _weighs(program, term) for term in bare)
+        # Weights, or another scale, that could not take the factors, would need a scale of their own.
+        fitting = not any(term.delay or isinstance(program.by_name[term.node], Linear | Conv | Scale) for term in bare)
         if not factors or not adding or not fitting or around & touched:
             continue
         weights = next((name for name in factors if isinstance(nodes[name], Linear | Conv)), None)
@@ -101,7 +101,7 @@ def _as_scale(node: Node) -> tuple[Scale | None, Any]:
         pointwise = node.weight[0].size == 1 and node.groups == rows and set(node.stride) == {1}
         if not pointwise or any(map(any, node.padding)):
             return None, None
-        factors = node.weight.reshape(rows, *(1,) * (len(node.shape) - 1))
+        factors = by_row(node.weight, len(node.shape))
     return Scale(name=node.name, shape=node.shape, operands=node.operands, scale=factors), node.bias
 
 
@@ -114,13 +114,7 @@ def _multiply(nodes: Nodes, factors: Mapping[str, Doubles]) -> None:
             nodes[name] = replace(layer, scale=scale)
             continue
         bias = None if layer.bias is None else layer.bias * rows
-        column = rows.reshape(-1, *(1,) * (layer.weight.ndim - 1))
-        nodes[name] = replace(layer, weight=layer.weight * column, bias=bias)
-
-
-def _weighs(program: Program, term: Operand) -> bool:
-    """Return whether a term comes from weights, or from another scale, that could not take the factors."""
-    return isinstance(program.by_name[term.node], Linear | Conv | Scale)
+        nodes[name] = replace(layer, weight=layer.weight * by_row(rows, layer.weight.ndim), bias=bias)
 
 
 def _rows(program: Program, scale: Scale, term: Operand) -> Doubles | None:
@@ -143,9 +137,5 @@ def _rows(program: Program, scale: Scale, term: Operand) -> Doubles | None:
     return flat[:, 0] if (flat == flat[:, :1]).all() else None
 
 
-def _wanted(options: FoldOptions) -> bool:
-    return options.thresholds == "weights"
-
-
-PASS = Pass("fold_scales", _until_done(_fold), "real", wanted=_wanted)
+PASS = Pass("fold_scales", _until_done(_fold), "real", wanted=lambda options: options.thresholds == "weights")
 OF_SUMS = Pass("fold_scales_of_sums", _until_done(_fold_sums), "real")

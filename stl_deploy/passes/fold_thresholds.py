@@ -19,10 +19,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy.config.options import FoldOptions
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.graph.program import Conv, Doubles, Linear, MaxPool, Neuron, Product, Program, Scale, is_spike_max_pool
-from stl_deploy.passes.base import Nodes, Pass, Rewritten, with_nodes
+from stl_deploy.passes.base import Nodes, Pass, Rewritten, divided, with_nodes
 
 SLUG = "threshold-not-absorbable"
 _AS_THEY_ARE = "export it as it is to ONNX, which takes every threshold"
@@ -64,10 +63,7 @@ def _fold(program: Program) -> Rewritten:
             continue
         divisor, unit = divisor_of(neuron)
         for name in dict.fromkeys(source.node for source in neuron.operands):
-            node: Any = nodes[name]
-            theta = _theta(program, neuron, name)
-            weight = node.weight / theta.reshape(-1, *(1,) * (node.weight.ndim - 1))
-            nodes[name] = replace(node, weight=weight, bias=None if node.bias is None else node.bias / theta)
+            nodes[name] = divided(nodes[name], _theta(program, neuron, name))
         nodes[neuron.name] = _scaled(neuron, divisor, unit)
     return Rewritten(
         with_nodes(program, nodes), kept={name: f"{error.reason}; {error.remedy}" for name, error in kept.items()}
@@ -168,8 +164,6 @@ def _refused(neuron: Neuron, reason: str, remedy: str) -> UnsupportedError:
     )
 
 
-def _wanted(options: FoldOptions) -> bool:
-    return options.thresholds == "weights"
-
-
-PASS = Pass("fold_thresholds", _fold, "real", refusals=_refusals, wanted=_wanted)
+PASS = Pass(
+    "fold_thresholds", _fold, "real", refusals=_refusals, wanted=lambda options: options.thresholds == "weights"
+)

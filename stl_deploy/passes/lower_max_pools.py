@@ -9,7 +9,7 @@ import numpy as np
 
 from stl_deploy.graph.convolutions import window_sum
 from stl_deploy.graph.program import MaxPool, Neuron, Node, Operand, Pool, Program, is_binary
-from stl_deploy.passes.base import Nodes, Pass, Rewritten, with_nodes
+from stl_deploy.passes.base import Nodes, Pass, Rewritten, free, with_nodes
 
 
 def _lower(program: Program) -> Rewritten:
@@ -19,11 +19,12 @@ def _lower(program: Program) -> Rewritten:
         if not isinstance(layer, MaxPool) or len(layer.operands) != 1 or not is_binary(program, layer.operands[0].node):
             lowered[name] = layer
             continue
-        lowered[f"{name}_sum"] = _sum_pool(f"{name}_sum", layer)
+        sums = _sum_pool(free({**program.by_name, **lowered}, f"{name}_sum"), layer)
+        lowered[sums.name] = sums
         lowered[name] = Neuron(
             name=name,
             shape=layer.shape,
-            operands=(Operand(f"{name}_sum"),),
+            operands=(Operand(sums.name),),
             decay=None,
             threshold=np.asarray(0.5, np.float32),
         )

@@ -9,12 +9,12 @@ import numpy as np
 
 from stl_deploy._util.reachable import reachable
 from stl_deploy.graph.program import Delay, Node, Operand
-from stl_deploy.passes.base import Nodes, Pass, rewrite
+from stl_deploy.passes.base import Nodes, Pass, free, rewrite
 
 
 def _materialise(nodes: Nodes) -> Nodes:
     """Turn delays outside loops into Delay nodes; one step of each loop stays on its closing edge."""
-    replaced = dict(nodes)
+    replaced, made = dict(nodes), dict[str, str]()
     for name, node in nodes.items():
         sources = []
         for source in node.operands:
@@ -22,7 +22,8 @@ def _materialise(nodes: Nodes) -> Nodes:
             more = source.delay - closing
             if more:
                 # In a loop the reader's own, as one with other readers is not moved past when the loop is read back.
-                late = f"{source.node}_late{more}" + f"_to_{name}" * closing
+                wanted = f"{source.node}_late{more}" + f"_to_{name}" * closing
+                late = made.setdefault(wanted, free(replaced, wanted))
                 delayed = (Operand(source.node, closing),)
                 shape = nodes[source.node].shape
                 replaced[late] = Delay(name=late, shape=shape, operands=delayed, steps=np.asarray(more, np.int64))

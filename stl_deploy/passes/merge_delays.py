@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.graph.program import Delay, Linear, Operand, Scale
-from stl_deploy.passes.base import Nodes, Pass, readers_of, rewrite
+from stl_deploy.passes.base import Nodes, Pass, by_row, free, readers_of, rewrite
 
 
 @dataclass(frozen=True)
@@ -79,11 +79,11 @@ def _merge(nodes: Nodes) -> Nodes:
             if shared is None:
                 continue
             steps, scale = shared
-            late = f"{base}_late_to_{name}"
+            late = free(rewritten, f"{base}_late_to_{name}")
             without(rewritten, terms, name)
             rewritten[late] = Delay(name=late, shape=steps.shape, operands=(Operand(base),), steps=steps)
             if not (scale == 1).all():
-                scaled = f"{late}_scale"
+                scaled = free(rewritten, f"{late}_scale")
                 rewritten[scaled] = Scale(name=scaled, shape=steps.shape, operands=(Operand(late),), scale=scale)
                 late = scaled
             rewritten[name] = replace(rewritten[name], operands=(Operand(late), *rewritten[name].operands))
@@ -99,7 +99,7 @@ def _shared_out(nodes: Nodes, terms: list[LateTerm], base: str) -> tuple[NDArray
     wide = np.stack([np.broadcast_to(scale, shape) for scale in scales])
     if not ((wide != 0).sum(axis=0) == 1).all():
         return None
-    lags = np.array([term.lag for term in terms], np.int64).reshape(-1, *[1] * len(shape))
+    lags = by_row(np.array([term.lag for term in terms], np.int64), wide.ndim)
     return ((wide != 0) * lags).sum(axis=0), wide.sum(axis=0, dtype=wide.dtype)
 
 

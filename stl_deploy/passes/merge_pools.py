@@ -25,7 +25,6 @@ from typing import Any, NoReturn
 import numpy as np
 
 from stl_deploy._util.remedies import remedy
-from stl_deploy.config.options import FoldOptions
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.graph.program import Conv, Doubles, Linear, Node, Pool, Program, Reshape, is_spike_max_pool
 from stl_deploy.passes.base import Nodes, Pass, Rewritten, bypassed, with_nodes
@@ -40,7 +39,7 @@ def _merge_all(program: Program) -> Rewritten:
             _merge(nodes, pool, behind)
             merged.append(pool.name)
         elif before is not None:
-            nodes[before.name] = _strided(before, pool)
+            nodes[before.name] = _strided(nodes[before.name], pool)
             merged.append(pool.name)
     return Rewritten(with_nodes(program, bypassed(nodes, merged)), removed=tuple(merged))
 
@@ -80,8 +79,8 @@ def _weights_before(program: Program, pool: Pool) -> Conv | None:
     return node if alone and unpadded and isinstance(node, Conv) and len(node.stride) == 2 else None
 
 
-def _strided(conv: Conv, pool: Pool) -> Conv:
-    """Return a convolution and the pool behind it as one convolution."""
+def _strided(conv: Any, pool: Pool) -> Node:
+    """Return a convolution, which may hold a pool before it by now, and the pool behind it as one convolution."""
     kernel = conv.weight.shape[2:]
     places = zip(kernel, conv.dilation, pool.kernel, conv.stride, strict=True)
     weight = np.zeros((*conv.weight.shape[:2], *((n - 1) * d + (k - 1) * s + 1 for n, d, k, s in places)))
@@ -92,14 +91,15 @@ def _strided(conv: Conv, pool: Pool) -> Conv:
         )
         weight[:, :, rows, columns] += conv.weight.astype(np.float64) / pool.divisor
     window = pool.kernel[0] * pool.kernel[1] / pool.divisor
-    return replace(
+    strided: Node = replace(
         conv,
         shape=pool.shape,
         weight=weight,
-        bias=None if conv.bias is None else conv.bias.astype(np.float64) * window,  # type: ignore[arg-type]
+        bias=None if conv.bias is None else conv.bias.astype(np.float64) * window,
         stride=tuple(s * t for s, t in zip(conv.stride, pool.stride, strict=True)),
         dilation=(1, 1),
     )
+    return strided
 
 
 def _merge(nodes: Nodes, pool: Pool, chain: list[Node]) -> None:
@@ -175,8 +175,4 @@ def _refuse(pool: Pool, reason: str, remedy: str) -> NoReturn:
     raise UnsupportedError(said, node=pool.name, slug="pool-not-merged", remedy=remedy)
 
 
-def _wanted(options: FoldOptions) -> bool:
-    return options.merge_pools
-
-
-PASS = Pass("merge_pools", _merge_all, "real", refusals=_refusals, wanted=_wanted)
+PASS = Pass("merge_pools", _merge_all, "real", refusals=_refusals, wanted=lambda options: options.merge_pools)

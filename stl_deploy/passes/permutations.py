@@ -23,16 +23,11 @@ def as_gather(node: Node) -> Gather | None:
         return node
     if not isinstance(node, Reshape) or flattens(node.input_shape, node.shape):
         return None
-    return gather_of(node, np.arange(prod(node.shape)))
-
-
-def gather_of(node: Reshape, indices: Indices) -> Gather:
-    """Return a reshape as a rearrangement."""
     return Gather(
         name=node.name,
         shape=node.shape,
         operands=node.operands,
-        indices=indices.reshape(node.shape),
+        indices=np.arange(prod(node.shape)).reshape(node.shape),
         input_shape=node.input_shape,
     )
 

@@ -11,7 +11,7 @@ writes it. Other values are refused, by operation and line.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
@@ -22,32 +22,39 @@ from stl_deploy.errors import UnsupportedError
 from stl_deploy.graph import program as ir
 from stl_deploy.graph.cell import Cell, Constant, Operation
 from stl_deploy.passes.base import Nodes, bypassed, with_nodes
+from stl_deploy.passes.permutations import keeps_order
 
 
 def ramps_for_cells(program: ir.Program) -> ir.Program:
     """Return the Program with a ReLU, a cap or a sum for each part of its Cells; raise UnsupportedError for others."""
     nodes: Nodes = {}
     instead: dict[str, str] = {}
+    several: dict[str, list[str]] = {}
     for node in program.nodes:
         operands = tuple(ir.Operand(instead.get(each.node, each.node), each.delay) for each in node.operands)
+        node = replace(node, operands=operands)
         if isinstance(node, Cell):
-            reading = _Reading(replace(node, operands=operands))
-            instead |= reading.outputs()
+            reading = _Reading(node)
+            instead[node.name], *others = outputs = reading.outputs()
             nodes |= reading.made
-        elif (output := _output_of_cell(node)) in instead:
-            instead[node.name] = instead[output]
+            several |= {outputs[0]: outputs} if others else {}
+        elif isinstance(node, ir.Gather) and operands[0].node in several:
+            output = _of_one_output(node, nodes, several[operands[0].node])
+            if output.shape == output.input_shape and keeps_order(output):
+                instead[node.name] = output.operands[0].node
+            else:
+                nodes[node.name] = output
         else:
-            nodes[node.name] = replace(node, operands=operands)
+            nodes[node.name] = node
     return with_nodes(program, nodes)
 
 
-def _output_of_cell(node: ir.Node) -> str:
-    """Return the key of the output of a Cell of several that a Gather takes, by its places; "" for other nodes."""
-    if not isinstance(node, ir.Gather):
-        return ""
-    places = node.indices.reshape(-1)
-    whole = np.array_equal(places, places[0] + np.arange(len(places)))
-    return f"{node.operands[0].node}[{places[0]}]" if whole else ""
+def _of_one_output(node: ir.Gather, nodes: Nodes, outputs: Sequence[str]) -> ir.Gather:
+    """Return a Gather from a Cell's outputs, which lie one after another, as one from the node of the one it takes."""
+    shape, indices = nodes[outputs[0]].shape, node.indices
+    number = int(indices.max()) // prod(shape)
+    own = np.where(indices < 0, -1, indices - number * prod(shape))
+    return replace(node, operands=(ir.Operand(outputs[number]),), indices=own, input_shape=shape)
 
 
 def caps(program: ir.Program) -> Mapping[str, ir.Floats]:
@@ -110,16 +117,13 @@ class _Reading:
         for operation in cell.operations:
             self.values[operation.name] = self._value(operation)
 
-    def outputs(self) -> dict[str, str]:
-        """Return the node in place of the Cell, by its name, or in place of each output, by its first place."""
+    def outputs(self) -> list[str]:
+        """Put out each output by nodes; return the names of their last ones."""
         name, last = self.cell.name, self.cell.operations[-1]
-        if len(self.cell.outputs) == 1:
-            return {name: self._whole(self.values[self.cell.outputs[0]], name, last)}
-        size = prod(self.cell.output_shapes[0])
-        return {
-            f"{name}[{number * size}]": self._whole(self.values[value], f"{name}_{value}", last)
-            for number, value in enumerate(self.cell.outputs)
-        }
+        several = len(self.cell.outputs) > 1
+        return [
+            self._whole(self.values[value], f"{name}_{value}" if several else name, last) for value in self.cell.outputs
+        ]
 
     def _value(self, operation: Operation) -> _Ramp:
         op, args = operation.op, [self.values[name] for name in operation.args]
@@ -175,17 +179,18 @@ class _Reading:
             raise self._refusal(operation)
         own: dict[str, Any] = {"threshold": None, "v_min": np.zeros((), np.float32)}
         if ramp.rounding is not None:
-            if np.ptp(ramp.high) or not np.all(np.isfinite(ramp.high)):
+            (cap, *others) = np.unique(ramp.high)
+            if others or not float(cap).is_integer():
                 raise self._refusal(operation)
-            own = {"threshold": np.ones((), np.float32), "cap": int(np.max(ramp.high))}
+            own = {"threshold": np.ones((), np.float32), "cap": int(cap)}
             own |= {"multi_spike": True, "rounding": ramp.rounding}
         own |= {"gain": None if np.all(gain == 1) else gain, "offset": offset if np.any(offset) else None}
         self.made[name] = ir.Neuron(name=name, shape=shape, operands=ramp.operands, decay=None, **own)
         if ramp.rounding is not None or np.all(ramp.high == np.inf):
             return name
-        cap = _cap(name, shape, np.float32(ramp.high))
-        self.made[cap.name] = cap
-        return cap.name
+        capped = _cap(name, shape, np.float32(ramp.high))
+        self.made[capped.name] = capped
+        return capped.name
 
     def _refusal(self, operation: Operation) -> UnsupportedError:
         line = f" ({operation.line})" if operation.line else ""

@@ -25,7 +25,7 @@ from stl_deploy.graph import program as ir
 from stl_deploy.graph.cell import Cell
 from stl_deploy.graph.segments import ordered
 from stl_deploy.passes import fold_affine, narrow
-from stl_deploy.passes.base import Nodes, read_instead, readers_of, with_nodes
+from stl_deploy.passes.base import Nodes, divided, free, read_instead, readers_of, with_nodes
 from stl_deploy.passes.ramps_for_cells import without_caps
 
 Form = Literal["counts", "rates"]
@@ -157,7 +157,7 @@ def spikes_for_relus(
         nodes[relu.name] = _in_thresholds(nodes, neuron, units, unit)
         for last in _behind_maxima(nodes, relu) if axis == 0 else [relu]:
             units[last.name] = unit
-            name, read = f"{last.name}_height", (ir.Operand(last.name),)
+            name, read = free(nodes, f"{last.name}_height"), (ir.Operand(last.name),)
             height = ir.Scale(name=name, shape=last.shape, operands=read, scale=unit)
             for reader in readers_of(nodes, last.name):
                 if axis or not _takes_maxima(reader):
@@ -192,9 +192,7 @@ def _in_thresholds(nodes: Nodes, neuron: ir.Neuron, units: Heights, unit: ir.Flo
     if not all(_has_rows_of(layer, unit) for layer in layers):
         return neuron
     for layer in layers:
-        column = unit.reshape(-1, *(1,) * (layer.weight.ndim - 1))
-        bias = None if layer.bias is None else layer.bias / unit.reshape(-1)
-        nodes[layer.name] = replace(layer, weight=layer.weight / column, bias=bias)
+        nodes[layer.name] = divided(layer, unit.reshape(-1))
     offset = None if neuron.offset is None else neuron.offset / unit
     read = tuple(ir.Operand(skips.get(each.node, each.node), each.delay) for each in neuron.operands)
     return replace(neuron, operands=read, threshold=np.ones_like(unit), offset=offset)

@@ -9,7 +9,7 @@ import numpy as np
 
 from stl_deploy.graph.convolutions import pointwise
 from stl_deploy.graph.program import Concat, Conv, Linear, Node, Operand
-from stl_deploy.passes.base import Nodes, Pass, read_instead, rewrite
+from stl_deploy.passes.base import Nodes, Pass, free, later, read_instead, rewrite
 
 
 def _split_all(nodes: Nodes) -> Nodes:
@@ -36,7 +36,7 @@ def _flat(nodes: Nodes, concat: Concat) -> Concat:
         inner = nodes[source.node]
         if isinstance(inner, Concat):
             inner = _flat(nodes, inner)
-            sources += (Operand(part.node, part.delay + source.delay) for part in inner.operands)
+            sources += later(inner.operands, source.delay)
             sizes += inner.sizes
         else:
             sources.append(source)
@@ -62,11 +62,11 @@ def _split(nodes: Nodes, concat: Concat, reader: Node) -> None:
     assert isinstance(reader, Conv | Linear)
     start, parts = 0, []
     for number, (source, size) in enumerate(zip(concat.operands, concat.sizes, strict=True)):
-        name = reader.name if not number else f"{reader.name}_{number + 1}"
+        name = free(nodes, f"{reader.name}_{number + 1}") if number else reader.name
         part = replace(
             reader,
             name=name,
-            operands=(Operand(source.node, source.delay + reader.operands[0].delay),),
+            operands=later([source], reader.operands[0].delay),
             weight=np.ascontiguousarray(reader.weight[:, start : start + size]),
             bias=reader.bias if not number else None,
             input_shape=(size, *reader.input_shape[1:]),
@@ -84,7 +84,7 @@ def _scatter(nodes: Nodes, concat: Concat) -> None:
     for number, (source, size) in enumerate(zip(concat.operands, concat.sizes, strict=True)):
         weight = np.zeros((channels, size), np.float32)
         weight[np.arange(start, start + size), np.arange(size)] = 1
-        name = f"{concat.name}_{number + 1}"
+        name = free(nodes, f"{concat.name}_{number + 1}")
         shape = (size, *concat.shape[1:])
         if len(shape) == 1:
             nodes[name] = Linear(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stl_deploy.graph.program import Neuron, Operand, is_spike_max_pool
+from stl_deploy.graph.program import Neuron, Operand, Synapse, is_spike_max_pool
 from stl_deploy.graph.run import run
 from tests.energy.nets import f32, lif, pool, program, start
 
@@ -31,6 +31,7 @@ def pooled(**changes: Any) -> tuple[Neuron, Any]:
         ({"threshold": f32([0.5, 1.5]).reshape(2, 1, 1)}, False),
         ({"gain": f32(0.25)}, False),
         ({"offset": f32(0.5)}, False),
+        ({"synapse": Synapse("euler", f32(0.9), None)}, False),
         ({"operands": (Operand("pool"), Operand("pool", 1))}, False),
     ],
 )

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from stl_deploy.errors import InputError
-from stl_deploy.graph.readout import Readout, readout_of
+from stl_deploy.graph.readout import Readout, readout_of, share_right
+from stl_deploy.graph.run import Result
 
 Y = np.array([[[1, 0, 4, 0]], [[0, 0, 0, 2]], [[0, 1, 0, 3]]], np.float32)  # [T=3, B=1, 4]
 
@@ -24,6 +25,12 @@ Y = np.array([[[1, 0, 4, 0]], [[0, 0, 0, 2]], [[0, 1, 0, 3]]], np.float32)  # [T
 def test_scores_and_decision_by_hand(readout, scores, decided) -> None:
     np.testing.assert_array_equal(readout(Y), scores)
     assert readout.decide(Y).tolist() == [decided]
+
+
+@pytest.mark.parametrize("readout", [Readout(), Readout(start=1), Readout(start=-1)], ids=str)
+def test_labels_of_each_step_are_held_against_the_steps_that_count(readout) -> None:
+    labels = np.array([[2, 3, 3]])  # the greatest of each step of Y
+    assert share_right(Result({"y": Y}, {}), labels, readout) == 1
 
 
 def test_it_goes_into_metadata_and_comes_back() -> None:

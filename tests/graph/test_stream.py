@@ -7,6 +7,7 @@ from hypothesis import given
 
 from stl_deploy.errors import GraphError, InputError
 from stl_deploy.exporters.nir.lower import lower
+from stl_deploy.graph import program as ir
 from stl_deploy.graph.run import Stream, run
 from tests.drawn import examples
 from tests.graph.nets import chain, graph, iff, lif, steps
@@ -17,15 +18,16 @@ from tests.strategies import programs_and_inputs
 @given(programs_and_inputs())
 def test_a_stream_is_the_run(case) -> None:
     program, x = case
+    stream = Stream(program)
+    steps = [{name: array[t] for name, array in x.items()} for t in range(len(next(iter(x.values()))))]
     try:
         expected = run(program, x).outputs
     except GraphError:
+        with pytest.raises(GraphError):
+            [stream.step_all(step) for step in steps]
         return
-    stream = Stream(program)
     for _ in range(2):  # and from rest again
-        found = [
-            stream.step_all({name: array[t] for name, array in x.items()}) for t in range(len(next(iter(x.values()))))
-        ]
+        found = [stream.step_all(step) for step in steps]
         for name, array in expected.items():
             np.testing.assert_array_equal(np.stack([step[name] for step in found]), array)
         stream.reset()
@@ -58,6 +60,20 @@ def _beside_each_other():
         nodes |= {name: nir.Input(np.array([1])), f"{name}_lif": iff((1,)), f"{name}_out": nir.Output(np.array([1]))}
     edges = [edge for name in "ab" for edge in ((name, f"{name}_lif"), (f"{name}_lif", f"{name}_out"))]
     return lower(graph(nodes, edges))
+
+
+def test_what_leaves_float32_is_refused_as_in_a_run_also_where_a_reset_hides_it() -> None:
+    nodes = (
+        ir.Input(name="x", shape=(1,), operands=()),
+        ir.Scale(name="s", shape=(1,), operands=(ir.Operand("x"),), scale=np.float32(3e38)),
+        ir.Neuron(name="n", shape=(1,), operands=(ir.Operand("s"),), decay=np.float32(0.5), threshold=np.float32(1)),
+        ir.Output(name="y", shape=(1,), operands=(ir.Operand("n"),)),
+    )
+    program = ir.Program(nodes, 1.0)
+    for step in (lambda: run(program, np.full((1, 1, 1), 5)), lambda: Stream(program).step(np.full((1, 1), 5))):
+        with pytest.raises(GraphError) as refusal:
+            step()
+        assert (refusal.value.slug, refusal.value.node) == ("diverges", "s")
 
 
 def test_a_step_of_several_outputs_is_named() -> None:

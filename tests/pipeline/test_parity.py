@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 from stl_deploy.errors import InputError, ParityError
 from stl_deploy.graph.compare import compare
 from stl_deploy.graph.margins import Margin, UlpMargins
+from stl_deploy.graph.program import Input, Operand, Output, Program
 from stl_deploy.graph.readout import accuracy
 from stl_deploy.graph.run import Result, run
 from stl_deploy.pipeline.parity import LAYER_HEADER, RUN_HEADER, ParityReport, layer_rows, run_rows
 from tests.drawn import examples
 from tests.exporters.onnx.nets import chain, digits, neuron, spikes
+from tests.graph.cells import cell
 
 NODES = ["lif1", "max", "lif2"]
 
@@ -195,6 +197,26 @@ def test_rows_and_json_say_the_same(net):
     assert all(len(row) == len(RUN_HEADER) for row in summary)
     assert [row[0] for row in summary] == ["nir", "onnx", "loihi"]
     assert summary[0][4] == summary[1][4] == f"{100 * report.accuracy:.2f} %"
+
+
+@pytest.mark.parametrize("found", [np.nan, np.inf])
+def test_numbers_that_json_has_not_are_null(net, found):
+    program, _, result = net
+    y = {name: np.full_like(array, found) for name, array in result.outputs.items()}
+    spikes = {name: np.full_like(array, found) for name, array in result.recorded.items()}
+    run = verify(program, {"nir": result, "onnx": Result(y, spikes)}).as_dict()["runs"][0]
+    json.dumps(run, allow_nan=False)
+    assert run["first"]["found"] is run["nodes"][0]["largest"] is run["outputs"][0]["largest"] is None
+
+
+def test_outputs_of_a_cell_of_several_have_no_margin():
+    both = cell("c", [("x", Operand("x"), (1,))], ["f:bool = gt x a", "s = cast f", "g:bool = gt x b", "t = cast g"],
+                constants=[("a", np.float32(0.5)), ("b", np.float32(0.7))], outputs=["s", "t"])  # fmt: skip
+    ends = (Input(name="x", shape=(1,), operands=()), Output(name="y", shape=(2,), operands=(Operand("c"),)))
+    program, x = Program((ends[0], both, ends[1]), 1.0), np.full((1, 1, 1), 0.6, np.float32)
+    result = run(program, x, record=["c"])
+    report = verify(program, {"nir": result, "onnx": flipped(result, "c", (0, 0, 0))}, x=x)
+    assert report.runs[0].first.margin is None
 
 
 def test_never_100_percent_for_less():
