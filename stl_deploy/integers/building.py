@@ -40,6 +40,7 @@ from stl_deploy.integers.scales import (
     v_decay,
 )
 from stl_deploy.integers.simulate import VALUES_AT_ONCE, evaluate, sum_and_step
+from stl_deploy.passes.base import by_row
 
 Spikes = NDArray[np.uint8]
 
@@ -92,6 +93,8 @@ class LayerwiseQuantiser:
         """Those without weights, which a loop may read before they are there."""
         self._bounds: dict[str, Bounds] = {}
         """Of every node so far."""
+        self._units: dict[str, float] = {}
+        """Of potentials, and of what passes them on."""
         self._spikes = {node.name: (0, node.cap or 1) for node in program.spiking}
         """Bounds of the populations, which a loop may read before they are there."""
 
@@ -117,6 +120,8 @@ class LayerwiseQuantiser:
             self._output(node)
         elif value == "potential" or isinstance(value, float):
             self._take(self._plain(node, node.name, node.operands))
+            if value == "potential":
+                self._units[node.name] = self._units[node.operands[0].node]
 
     def _take(self, *nodes: ir.Node) -> None:
         """Append nodes; later ones may read the last of them."""
@@ -179,7 +184,7 @@ class LayerwiseQuantiser:
             shape = node.shape
             bias = chosen.bias
             if bias is not None and bias.ndim == 1:
-                bias = bias.reshape(-1, *(1,) * (len(seen.shape) - 1))
+                bias = by_row(bias, len(seen.shape))
             if bias is not None:
                 bias = rows_back(bias, axis, shape)
             return int_ir.IntegerLIF(
@@ -319,7 +324,7 @@ class LayerwiseQuantiser:
         paths = fan_in(self.program, node, self.known)
         seen = with_rows_first(node, paths.axis)
         gain = row_gain(seen)
-        weights = [weight * gain.reshape(-1, *[1] * (weight.ndim - 1)) for weight in real_weights(paths, seen)]
+        weights = [weight * by_row(gain, weight.ndim) for weight in real_weights(paths, seen)]
         offset = None if node.offset is None else node.offset.astype(np.float64)
         scale = one_scale(weights, [offset, *(real_bias(leaf, gain * leaf.factor) for leaf in paths.leaves)])
         biases = [
@@ -343,7 +348,7 @@ class LayerwiseQuantiser:
         )
         self._take(*nodes, integrator)
         self.known[node.name] = "potential"
-        self._units = 1 / (scale * 2**STATE_SHIFT)
+        self._units[node.name] = 1 / (scale * 2**STATE_SHIFT)
 
     def _start_of(self, node: ir.Neuron, values: ir.Floats | None, scale: Any) -> Ints | None:
         """Return the start of a state of neurons without threshold, in 64ths; refuse one beyond the accumulator."""
@@ -357,11 +362,9 @@ class LayerwiseQuantiser:
 
     def _output(self, node: ir.Output) -> None:
         arriving = [self.known[source.node] for source in node.operands]
-        if "potential" in arriving:
-            self._take(int_ir.IntegerOutput(name=node.name, shape=node.shape, operands=node.operands, unit=self._units))
-            return
-        if isinstance(arriving[0], float) and len(set(arriving)) == 1:
-            self._take(int_ir.IntegerOutput(name=node.name, shape=node.shape, operands=node.operands, unit=arriving[0]))
+        unit = self._units.get(node.operands[0].node, arriving[0])
+        if isinstance(unit, float) and len(set(arriving)) == 1:
+            self._take(int_ir.IntegerOutput(name=node.name, shape=node.shape, operands=node.operands, unit=unit))
             return
         paths = fan_in(self.program, node, self.known)
         weights = real_weights(paths, with_rows_first(node, paths.axis))

@@ -39,8 +39,9 @@ _REMEDIES = {
 }
 
 _FOLDED = ("no-neuron", "mixed-scales")
-ELSEWHERE = ", or export to c or onnx"
 """Refusals that a fold may take away."""
+ELSEWHERE = ", or export to c or onnx"
+"""The end of remedies; a network that no integers hold is sent to onnx alone, see `sent_elsewhere`."""
 _APART = "scale each term by itself, s * a + s * b instead of s * (a + b)"
 
 Value = float | str
@@ -173,12 +174,14 @@ def _require_whole_delays(program: ir.Program, node: ir.Node) -> None:
 
 def _value(program: ir.Program, node: ir.Node, arriving: list[Value]) -> Value:
     first = arriving[0]
-    if isinstance(node, ir.Output):
-        return first
     if "potential" in arriving:
-        if isinstance(node, ir.Reshape):
+        if len(arriving) > 1:  # each population of potentials has a scale of its own
+            refuse(node, "potential", "it adds potentials to other values", "return one of them, or export to onnx")
+        if isinstance(node, ir.Output | ir.Reshape):
             return "potential"
         refuse(node, "potential", "it reads potentials", "give the neurons a threshold, or export to onnx")
+    if isinstance(node, ir.Output):
+        return first
     if isinstance(node, ir.Product):
         return _product(node, *arriving)
     if isinstance(node, ir.Gather) and "weighted" in arriving:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.graph.kernels import apply
 from stl_deploy.graph.program import Conv, Floats, Linear, Neuron, Node, Operand, Output, Pool, Program, Reshape
+from stl_deploy.passes.permutations import arranged_fields
 
 MAX_SYNAPSES = 2**26
 """The largest layer that is unrolled (256 MB of weights)."""
@@ -85,19 +85,10 @@ def _flat(node: Node) -> Node:
     if isinstance(node, Conv | Pool):
         return _dense(node)
     if isinstance(node, Neuron):
-        names = ("decay", "threshold", "gain", "offset", "v_reset", "v_min", "v_start", "i_start")
-        arrays: dict[str, Any] = {name: _flat_values(getattr(node, name), node.shape) for name in names}
-        return replace(node, shape=shape, **arrays)
+        return replace(node, shape=shape, **arranged_fields(node, np.arange(*shape)))
     if isinstance(node, Reshape):
         return replace(node, shape=shape, input_shape=shape)
     return replace(node, shape=shape) if isinstance(node, Output) else node
-
-
-def _flat_values(values: Floats | None, shape: tuple[int, ...]) -> Floats | None:
-    if values is None or values.ndim == 0:
-        return values
-    flat: Floats = np.broadcast_to(values, shape).reshape(-1).copy()
-    return flat
 
 
 def _dense(node: Conv | Pool) -> Linear:

@@ -129,9 +129,20 @@ def _range(node: IntegerLIF, worst: Interval, values: Mapping[str, Values]) -> L
     if not neuron.reset.startswith("subtract"):
         kept = (DECAY_ONE - least) / DECAY_ONE
         top = int(max(neuron.level_top, int(back.max()) * 2**STATE_SHIFT, int(begin.max())) * kept) + high
-    bottom = min(0, int(begin.min())) + min(0, _series(low, least, steps))
-    v_worst = (min(bottom, int(back.min()) << STATE_SHIFT), max(0, top))
+    # Input below 0 goes on from what a reset left: -200 after a spike, then -6,400 a step.
+    bottom = min(0, int(begin.min()), _left_by_reset(neuron, int(back.min()))) + min(0, _series(low, least, steps))
+    v_worst = (bottom, max(0, top))
     return LayerRange(node.name, (u_low, u_high), v_worst, *_seen(neuron, offset, sums))
+
+
+def _left_by_reset(neuron: IntegerNeuron, back: int) -> int:
+    """Return the least v that a spike leaves, in 64ths; back: the value that it may be put to."""
+    if neuron.drop is None:
+        return back << STATE_SHIFT
+    if neuron.delayed_reset:  # v may have leaked to 0 before
+        raised = 0 if neuron.adaptation is None else neuron.adaptation.top
+        return -(int(neuron.drop.max()) << STATE_SHIFT) - raised
+    return int((neuron.threshold - neuron.drop).min()) << STATE_SHIFT
 
 
 def sum_of_sources(node: Node, values: Mapping[str, Values]) -> NDArray[np.int64]:

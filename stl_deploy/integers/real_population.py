@@ -10,6 +10,7 @@ import numpy as np
 
 from stl_deploy.graph.program import Doubles, Neuron
 from stl_deploy.integers.fields import refuse
+from stl_deploy.passes.base import by_row
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,8 +163,3 @@ def _rows(values: Doubles) -> Doubles | None:
 def _refuse_pixels(neuron: Neuron, what: str) -> NoReturn:
     slug = f"{what.replace(' ', '-')}-per-pixel"
     refuse(neuron, slug, f"its {what} differs between pixels", "use one value per channel")
-
-
-def by_row(values: Doubles, ndim: int) -> Doubles:
-    """Return values ``[rows]`` that broadcast to an array with rows in front."""
-    return values.reshape(-1, *[1] * (ndim - 1))

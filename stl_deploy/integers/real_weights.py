@@ -16,6 +16,7 @@ from stl_deploy.integers.graph import ConvNode, DenseNode, GainNode
 from stl_deploy.integers.net import Ints
 from stl_deploy.integers.rows import RowAxis, rows_first
 from stl_deploy.integers.scales import WEIGHT_TOP
+from stl_deploy.passes.base import by_row
 
 
 def late(values: NDArray[Any]) -> NDArray[Any]:
@@ -40,7 +41,7 @@ def real_weight(leaf: WeightedPath, consumer: Node, axis: RowAxis = "first") -> 
         weight = rows_first(scale, axis, leaf.node.shape)
     else:
         weight = leaf.node.weight.astype(np.float64)
-    return weight * leaf.unit * leaf.factor.reshape(-1, *[1] * (weight.ndim - 1))
+    return weight * leaf.unit * by_row(leaf.factor, weight.ndim)
 
 
 def split_biases(paths: FanIn, neuron: Neuron) -> tuple[Doubles | None, list[Doubles | None]]:

@@ -37,7 +37,8 @@ from stl_deploy.integers.net import (
     IntegerNeuron,
     Ints,
 )
-from stl_deploy.integers.real_population import RealPopulation, by_row
+from stl_deploy.integers.real_population import RealPopulation
+from stl_deploy.passes.base import by_row
 
 ThresholdForm = Literal["folded", "per-neuron", "per-layer", "projected", "unrolled"]
 """The last two are folded, after `stl_deploy.integers.per_pixel` has made the thresholds foldable."""

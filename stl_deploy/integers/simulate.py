@@ -24,6 +24,7 @@ from stl_deploy.integers.bounds import Bounds, bounds, require_sums
 from stl_deploy.integers.net import STATE_SHIFT, Accumulator, Conv, Dense, Ints
 from stl_deploy.integers.step import State, currents, potentials, step_through
 from stl_deploy.integers.sums import adder, blocks
+from stl_deploy.passes.base import by_row
 
 Values = NDArray[Any]
 """Integers ``[T, B, *shape]``, in uint8 (spikes), int32, or floats that hold them exactly."""
@@ -72,7 +73,7 @@ def values_of(graph: int_ir.IntegerGraph, x: Values, keep: Collection[str]) -> d
 def entered_by(graph: int_ir.IntegerGraph, x: Values) -> int_ir.IntegerGraph:
     """Return the graph with an input as narrow as ``x``, so that bounds are those of this input."""
     entry = replace(graph.input, low=min(0, int(x.min())), high=max(0, int(x.max())))
-    return int_ir.IntegerGraph(tuple(entry if node is graph.input else node for node in graph.nodes))
+    return replace(graph, nodes=tuple(entry if node is graph.input else node for node in graph.nodes))
 
 
 def check_input(node: int_ir.IntegerInput, x: Values) -> Ints:
@@ -280,7 +281,7 @@ def _summing(
 def _with_bias(total: Values, bias: Ints | None, axes: int) -> Values:
     if bias is None:
         return total
-    return total.astype(np.int32) + bias.reshape(-1, *(1,) * (axes - 1))
+    return total.astype(np.int32) + by_row(bias, axes)
 
 
 def _sum_pool(node: int_ir.SumPoolNode, x: Values) -> Ints:

@@ -364,8 +364,8 @@ def _check_node(node: Node, arriving: tuple[int, ...], most: int) -> None:
             for decay in (node.v_decay, node.i_decay):
                 require(_decays(decay, node.shape), "decay")
             require(node.bias is None or _broadcasts(node.bias, node.shape), "bias")
-            _check_start(node.v_start, node.shape, WIDE.v_top - 1, require)
-            _check_start(node.u_start, node.shape, WIDE.v_top - 1, require)
+            _check_reach(node.v_start, node.shape, WIDE.v_top - 1, require)
+            _check_reach(node.u_start, node.shape, WIDE.v_top - 1, require)
         case int_ir.IntegerOutput():
             require(arriving == node.shape and 0 < node.unit < math.inf, "shape")
 
@@ -390,24 +390,25 @@ def _check_neuron(neuron: IntegerNeuron, shape: tuple[int, ...], most: int, requ
         require(_decays(decay, shape), "decay")
     require(_broadcasts(neuron.threshold, shape) and int(neuron.threshold.min()) >= 0, "threshold")
     for values in (neuron.threshold, neuron.drop, neuron.v_reset):
-        require(values is None or (_broadcasts(values, shape) and int(np.abs(values).max()) <= most), "threshold")
+        _check_reach(values, shape, most, require, "threshold")
     require(neuron.reset in RESETS and (neuron.drop is not None) == neuron.reset.startswith("subtract"), "reset")
     # Several spikes a step are v // drop of them, which needs a drop of 1 or more.
     several = neuron.reset == "subtract" and neuron.drop is not None and int(neuron.drop.min()) >= 1
     require(neuron.cap == 1 or (several and 1 < neuron.cap <= MOST_SPIKES), "cap")
-    _check_start(neuron.v_start, shape, most << STATE_SHIFT, require)
-    _check_start(neuron.u_start, shape, most << STATE_SHIFT, require)
+    _check_reach(neuron.v_start, shape, most << STATE_SHIFT, require)
+    _check_reach(neuron.u_start, shape, most << STATE_SHIFT, require)
     if (adapts := neuron.adaptation) is not None:
-        _check_start(adapts.start, shape, RAISED_TOP, require)
+        _check_reach(adapts.start, shape, RAISED_TOP, require)
         require(_decays(adapts.decay, shape) and int(np.min(adapts.decay)) >= 1 and neuron.cap == 1, "adaptation")
         require(_broadcasts(adapts.jump, shape), "jump")
         require(int(adapts.jump.min()) >= 0 and int(adapts.jump.max()) <= MAX_THRESHOLD, "jump")
         require(adapts.top <= RAISED_TOP, "jump")
 
 
-def _check_start(start: Ints | None, shape: tuple[int, ...], most: int, require: Any) -> None:
-    require(start is None or _broadcasts(start, shape), "start")
-    require(start is None or max(int(start.max()), -int(start.min())) <= most, "start")
+def _check_reach(values: Ints | None, shape: Shape, most: int, require: Any, what: str = "start") -> None:
+    require(values is None or _broadcasts(values, shape), what)
+    # not np.abs: of -2^31 it is -2^31
+    require(values is None or max(int(values.max()), -int(values.min())) <= most, what)
 
 
 def _check_conv(node: int_ir.ConvNode, arriving: tuple[int, ...], require: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import UnionType
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ Exactness = Literal["bits", "real", "grid", "asked"]
 """Equality before and after a pass: in every bit; but for rounding; but for a chosen rounding of the numbers; or none,
 where an option asks for a change whose size the pass's notes give."""
 Nodes = dict[str, Node]
+T = TypeVar("T", bound=np.generic)
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,7 @@ def leak_end(node: Neuron) -> Doubles:
         return np.asarray(full(node, 0 if node.offset is None else node.offset) / (1 - full(node, node.decay)))
 
 
-def by_row(values: NDArray[Any], ndim: int) -> NDArray[Any]:
+def by_row(values: NDArray[T], ndim: int) -> NDArray[T]:
     """Return values ``[rows]`` that broadcast to an array with rows in front."""
     return values.reshape(-1, *(1,) * (ndim - 1))
 
@@ -161,8 +162,7 @@ def by_row(values: NDArray[Any], ndim: int) -> NDArray[Any]:
 def divided(layer: Any, rows: NDArray[Any]) -> Node:
     """Return weights and biases with each row divided by its number."""
     bias = None if layer.bias is None else layer.bias / rows
-    made: Node = replace(layer, weight=layer.weight / by_row(rows, layer.weight.ndim), bias=bias)
-    return made
+    return replace(layer, weight=layer.weight / by_row(rows, layer.weight.ndim), bias=bias)  # type: ignore[no-any-return]
 
 
 def full(node: Node, array: Any) -> Doubles:

@@ -67,7 +67,7 @@ def _behind(nodes: Nodes, pool: MaxPool | Pool) -> Node | None:
     return nodes.get(source.node) if alone else None
 
 
-def _same_rows(before: Node | None, norm: Norm) -> bool:
+def _same_rows(before: Node, norm: Norm) -> bool:
     """Return whether each channel of a norm is a row of the weights before it."""
     if isinstance(before, Linear):
         return len(before.shape) == 1 or norm.axis == -1

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from stl_deploy.graph.program import Doubles, Gather, Norm, Operand, Reshape, Shape
-from stl_deploy.passes.base import Nodes, Pass, read_instead, readers_of, rewrite
+from stl_deploy.passes.base import Nodes, Pass, by_row, read_instead, readers_of, rewrite
 from stl_deploy.passes.permutations import bijective
 
 
@@ -53,7 +53,7 @@ def _swapped(nodes: Nodes, name: str) -> bool:
 
 
 def _along(values: Any, axis: int, shape: Shape) -> Any:
-    return values.reshape((-1, *(1,) * (len(shape) - 1)) if axis == 0 else (-1,))
+    return by_row(values, len(shape) if axis == 0 else 1)
 
 
 def _axis(channels: Any) -> tuple[int, Any]:

@@ -145,7 +145,7 @@ class WholeSynapse(_Weights):
         self.register_buffer("bias_scale", torch.tensor(bias_scale))
 
     def beside(self, other: WholeSynapse) -> None:
-        """Return a layer that reaches the population of another layer: rows have one threshold."""
+        """Share the row thresholds of another layer, which reaches the same population."""
         self.log_threshold = other.log_threshold
 
     def numbers(self) -> tuple[Tensor, Tensor | None]:

@@ -42,6 +42,7 @@ from stl_deploy.integers.scales import WEIGHT_TOP, v_decay
 from stl_deploy.nn.network import Network
 from stl_deploy.nn.neuron import LI, LIF
 from stl_deploy.nn.population import Population
+from stl_deploy.passes.base import by_row
 
 Layers = MutableMapping[str, nn.Module] | nn.ModuleDict
 
@@ -137,7 +138,7 @@ def _quantise_population(
         like = layers[node.name]
         assert isinstance(like, nn.Linear | nn.Conv2d)
         bias = np.zeros(len(rows)) if real.bias is None else real.bias * rows / threshold
-        weight = weight / leaf.unit * (rows / threshold).reshape(-1, *[1] * (weight.ndim - 1))
+        weight = weight / leaf.unit * by_row(rows / threshold, weight.ndim)
         entering = 1 / leaf.unit if leaf.unit != 1 or _reads_input(program, node) else None
         synapse = WholeSynapse(
             like,
