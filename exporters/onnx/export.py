@@ -14,7 +14,7 @@ import numpy as np
 from onnx import ModelProto, TensorProto, helper
 from onnx.defs import onnx_opset_version
 
-from stl_deploy._util.remedies import named, remedy, require_one_of
+from stl_deploy._util.remedies import named, option, remedy, require_one_of
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.onnx.cells import cell_step, neuron_step
 from stl_deploy.exporters.onnx.exact_sums import MANY_TAPS, to_planes
@@ -111,7 +111,8 @@ def _opset(chosen: int | None, model: ModelProto) -> int:
     lowest = 15 if any(node.op_type == "Shape" and node.attribute for node in nodes(model)) else 13
     latest = onnx_opset_version()
     if chosen is not None and not lowest <= chosen <= latest:
-        raise InputError(f"{named('opset')}: expected {lowest} to {latest} for this network; found {chosen}")
+        free = f" without {option('batch', 'B')}" if lowest > 13 else ""
+        raise InputError(f"{named('opset')}: expected {lowest} to {latest}{free}; found {chosen}")
     return chosen or lowest
 
 

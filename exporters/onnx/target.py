@@ -33,7 +33,7 @@ TAKES = ALL_NODES - {Norm}
 _BOTH = ("steps", "batch")
 _EACH: Mapping[Form, Sequence[str]] = {"sequence": _BOTH, "unrolled": _BOTH, "step": ("batch",)}
 FORMS: Mapping[Runtime, Mapping[Form, Sequence[str]]] = {
-    "openvino": {"sequence": (), "unrolled": (), "step": ()},
+    "openvino": {"sequence": (), "unrolled": ("steps",), "step": ()},
     "tract": {"unrolled": _BOTH, "step": ("batch",)},
     "emx": _EACH,
     "iree": {form: (*sizes, "opset") for form, sizes in _EACH.items()},

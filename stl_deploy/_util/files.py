@@ -156,17 +156,12 @@ def leading(x: NDArray[Any] | Mapping[str, NDArray[Any]]) -> tuple[int, int]:
 
 def first_samples(x: Inputs | Mapping[str, NDArray[Any]], count: int) -> Inputs:
     """Return the first ``count`` samples of a network's input."""
-    return part_of(x, slice(count))
+    return part_of(x, slice(None), slice(count))
 
 
-def first_steps(x: Inputs | Mapping[str, NDArray[Any]], count: int | None) -> Inputs:
-    """Return the first ``count`` steps of a network's input; None: all."""
-    return {name: array[:count] for name, array in x.items()} if isinstance(x, Mapping) else x[:count]
-
-
-def part_of(x: Inputs | Mapping[str, NDArray[Any]], samples: slice) -> Inputs:
-    """Return these samples of a network's input."""
-    return {name: array[:, samples] for name, array in x.items()} if isinstance(x, Mapping) else x[:, samples]
+def part_of(x: Inputs | Mapping[str, NDArray[Any]], *part: slice) -> Inputs:
+    """Return a part of a network's input. part: of its steps, and of its samples."""
+    return {name: array[part] for name, array in x.items()} if isinstance(x, Mapping) else x[part]
 
 
 def _values(path: Path, name: str, x: NDArray[Any]) -> NDArray[Any]:

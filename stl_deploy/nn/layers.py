@@ -124,27 +124,30 @@ def _norm_by_step(norm: nn.Module, forward: Callable[[Tensor], Tensor], x: Tenso
 
 
 def require_sequence(x: Tensor, shape: tuple[int, ...]) -> None:
-    """Raise InputError unless x is ``[T, B, *shape]``, of at least one step."""
-    if tuple(x.shape[2:]) != shape or x.dim() < 3 or not len(x):
-        raise InputError(f"expected input {_axes(shape)}; found {list(x.shape)}")
+    """Raise InputError unless x is ``[T, B, *shape]``, of at least one step and sample."""
+    if tuple(x.shape[2:]) != shape or x.dim() < 3 or 0 in x.shape[:2]:
+        raise _refusal(f"expected input {_axes(shape)} with T, B >= 1; found {list(x.shape)}")
 
 
 def _axes(shape: tuple[int, ...]) -> str:
     return f"[T, B, {', '.join(map(str, shape))}]"
 
 
+def _refusal(message: str) -> Exception:
+    """Return an InputError, or while torch compiles a ValueError, as it shows the words of its own errors alone."""
+    return ValueError(message) if torch.compiler.is_compiling() else InputError(message)
+
+
 def require_tensor(x: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """Return x ``[T, B, *shape]``; raise InputError unless it is a tensor of this shape and, but for autocast, type."""
     if not isinstance(x, Tensor):
-        raise InputError(
+        raise _refusal(
             f"expected a torch tensor {_axes(shape)}; found a {type(x).__name__}; give torch.as_tensor(x, "
             f"dtype={dtype})"
         )
     require_sequence(x, shape)
     if x.dtype != dtype and not torch.is_autocast_enabled(x.device.type):
-        raise InputError(
-            f"expected input of {dtype}, which the module computes in; found {x.dtype}; give x.to({dtype})"
-        )
+        raise _refusal(f"expected input of {dtype}, which the module computes in; found {x.dtype}; give x.to({dtype})")
     return x
 
 

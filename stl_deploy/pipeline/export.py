@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from stl_deploy._util.console import QUIET, Console
-from stl_deploy._util.files import first_steps, leading, read_json, require_suffix, sha256, write_json
+from stl_deploy._util.files import leading, read_json, require_suffix, sha256, write_json
 from stl_deploy._util.install import versions
 from stl_deploy._util.remedies import option
 from stl_deploy._util.working import stage
@@ -23,7 +23,7 @@ from stl_deploy.exporters.targets import Format, find_format, form_of, format_of
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.readout import readout_of
 from stl_deploy.pipeline.artifacts import HasBudget, ParityBench, show_parity, whole_artifact, write
-from stl_deploy.pipeline.network_input import ProgramInput, drawn, on_declared_grid
+from stl_deploy.pipeline.network_input import ProgramInput, drawn, first_steps, on_declared_grid
 from stl_deploy.pipeline.results import Exported
 from stl_deploy.training.run_files import MANIFEST
 
@@ -91,7 +91,7 @@ def export(
     program = net.program
     given = given or drawn(program)
     program, x = on_declared_grid(program, given.x, options.input_grid, say)
-    x = first_steps(x, options.steps)
+    x, what = first_steps(x, given.what, options.steps)
     origin = origin or {"source": net.name, "sha256": net.program.digest()}
     common = {
         "origin": origin,
@@ -110,9 +110,9 @@ def export(
             facts["load"] = facts["load"].replace('"net.nir"', json.dumps(str(output)))
         if options.verified:
             stage("reading it back and running it")
-            say.say(f"reading {path.name} back and running it on {given.what}")
+            say.say(f"reading {path.name} back and running it on {what}")
             comparison = _verified(ParityBench(program, x), path, target, output, options, given.is_random, say)
-            facts["verified"] = comparison if comparison is None else {"input": given.what, **comparison}
+            facts["verified"] = comparison if comparison is None else {"input": what, **comparison}
         if net.in_integers:
             facts["integers"] = "trained"
         contents = manifest(program, [path], source=dict(origin), **facts)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from stl_deploy._util.caller import warn_caller
 from stl_deploy._util.console import Console
-from stl_deploy._util.files import first_samples, leading
+from stl_deploy._util.files import first_samples, leading, part_of
 from stl_deploy._util.remedies import named, option, remedy
 from stl_deploy._util.units import counted
 from stl_deploy.errors import InputError
@@ -64,6 +64,14 @@ def compared(program: Program, x: NetworkInput, labels: NDArray[np.int64] | None
     these = f"the first {count:,} of {counted(samples, 'sample')} of {name}"
     what = f"{these} (no more spikes are compared at once)"
     return ProgramInput(first_samples(x, count), None if labels is None else labels[:count], what)
+
+
+def first_steps(x: NetworkInput, what: str, count: int | None) -> tuple[NetworkInput, str]:
+    """Return the first ``count`` steps of x, and its description in words; None: all."""
+    steps, _ = leading(x)
+    if count is None or count >= steps:
+        return x, what
+    return part_of(x, slice(count)), f"{what}, the first {count:,} of {counted(steps, 'step')}"
 
 
 def on_declared_grid(program: Program, x: NetworkInput, bits: int | None, say: Console) -> tuple[Program, NetworkInput]:

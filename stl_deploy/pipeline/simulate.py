@@ -86,7 +86,7 @@ def _counted(network: Network, runner: Runner, x: NetworkInput) -> tuple[Result,
     steps, samples = leading(x)
     size, rates, outputs = network.samples_within(_KEPT, steps), FiringRates(), list[Mapping[str, NDArray[Any]]]()
     for start in range(0, samples, size):
-        part = runner.run(part_of(x, slice(start, start + size)), True)
+        part = runner.run(part_of(x, slice(None), slice(start, start + size)), True)
         rates.add(part.recorded)
         outputs.append(part.outputs)
     return Result({name: np.concatenate([part[name] for part in outputs], axis=1) for name in outputs[0]}, {}), rates

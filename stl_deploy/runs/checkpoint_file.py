@@ -46,7 +46,7 @@ def read_checkpoint(path: Path) -> Answer:
     states = dict(_states(loaded, ""))
     if not states:
         raise InputError(
-            f"{path}: expected a state dict of tensors; found a {type(loaded).__name__}; save model.state_dict()"
+            f"{path}: expected a state dict of tensors; found none in a {type(loaded).__name__}; save a state_dict()"
         )
     forms, contents = [], []
     for place, state in states.items():
@@ -68,7 +68,8 @@ def _load(path: Path) -> Any:
         if "memory" in str(error):
             raise MemoryError from None
         raise InputError(
-            f"{path}: not a file of weights alone ({type(error).__name__}); save model.state_dict()"
+            f"{path}: damaged, truncated or no file of torch.save ({type(error).__name__}); write it again with "
+            "torch.save(model.state_dict(), PATH)"
         ) from None
 
 

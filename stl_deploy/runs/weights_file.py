@@ -111,8 +111,9 @@ def _prefixes(longer: Iterable[str], shorter: Iterable[str]) -> list[str]:
 
 def _misfit(path: Path, match: _Match) -> str:
     expected = len(match.names)
+    ours = expected - len(match.missing)
     message = f"{path}: weights of another network: expected {counted(expected, 'tensor')}; found "
-    message += f"{expected - len(match.missing)} of them{match}"
+    message += f"{ours} of them among {ours + len(match.left)}{match}"
     if match.missing:
         message += f"; missing: {_listed(match.missing)}"
     return f"{message}; left over: {_listed(match.left)}" if match.left else message

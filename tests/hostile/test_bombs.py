@@ -79,7 +79,7 @@ def _stretched(path: Path) -> None:
 def test_a_checkpoint_that_unpacks_to_gigabytes(net: Path, tmp_path: Path, make: object) -> None:
     make(tmp_path / "bomb.pt")  # type: ignore[operator]
     isolated._stop()
-    with pytest.raises(InputError, match=r"bomb\.pt: (takes more memory|not a file of weights alone)"):
+    with pytest.raises(InputError, match=r"bomb\.pt: (takes more memory|damaged, truncated or no file of torch)"):
         load_module(f"{net}:net", tmp_path / "bomb.pt")
     assert _of_worker() < 2**29 + 2**28
 

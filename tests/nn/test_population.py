@@ -9,9 +9,7 @@ from torch import nn
 
 from stl_deploy.errors import InputError
 from stl_deploy.nn.neuron import LI, LIF
-from stl_deploy.nn.program_module import ProgramModule
 from stl_deploy.nn.surrogate import surrogate
-from tests.exporters.onnx.nets import chain, neuron
 
 
 def _currents(*shape, dtype=torch.float64):
@@ -113,9 +111,7 @@ def test_the_shape_is_that_of_the_first_input(granularity, size) -> None:
         layer(torch.zeros(4, 2, 5))
 
 
-@pytest.mark.parametrize(
-    "layer", [LIF((4,)), LI((4,)), ProgramModule(chain((4,), neuron()))], ids=lambda x: type(x).__name__
-)
+@pytest.mark.parametrize("layer", [LIF((4,)), LI((4,))], ids=lambda x: type(x).__name__)
 def test_a_sequence_without_steps_is_refused(layer) -> None:
     with pytest.raises(InputError, match=r"\[T, B, 4\]; found \[0, 2, 4\]"):
         layer(torch.zeros(0, 2, 4))

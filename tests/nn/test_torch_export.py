@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -42,6 +44,21 @@ def test_strict_export_computes_the_same_and_the_module_runs_after_it(network: s
         np.testing.assert_array_equal(made, expected)
     with pytest.raises(InputError):
         module(x[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wrong", [lambda x: x[:0], lambda x: x[..., :5], torch.Tensor.double])
+def test_what_is_wrong_with_the_input_stands_in_torch_s_error(wrong: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    module, x, _ = _case("delays")
+    with pytest.raises(InputError) as ours:
+        module(wrong(x))
+    for trace in (
+        lambda: torch.export.export(module, (wrong(x),), strict=True),
+        lambda: torch.compile(module, backend="eager", fullgraph=True)(wrong(x)),
+    ):
+        with pytest.raises(torch._dynamo.exc.Unsupported) as theirs:
+            trace()
+        assert str(ours.value) in str(theirs.value)
 
 
 @given(arrays(np.float32, 8, elements=st.floats(2.0**-100, 2.0**100, width=32)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import pickle
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -143,7 +144,7 @@ def test_the_inner_networks_weights_fit_the_outer_one(tmp_path: Path) -> None:
 def test_one_tensor_never_serves_two_names(tmp_path: Path) -> None:
     both = nn.ModuleDict({"net": nn.Linear(4, 3), "other": nn.Linear(4, 3)})
     torch.save(nn.Linear(4, 3).state_dict(), tmp_path / "w.pt")
-    with pytest.raises(InputError, match=r"found 0 of them; missing: 'net\.weight'"):
+    with pytest.raises(InputError, match=r"found 0 of them among 2; missing: 'net\.weight'"):
         _load(tmp_path / "w.pt", both)
 
 
@@ -173,9 +174,29 @@ def test_weights_of_another_network_are_named(suffix: str, tmp_path: Path) -> No
     del state["net.norm.weight"]
     path = tmp_path / f"w{suffix}"
     (save_file if suffix == ".safetensors" else torch.save)(state, path)
-    found = r"found 6 of them under the prefix 'net\.'; missing: 'norm\.weight'; left over: 'net\.fc2\.weight'"
+    found = r"found 6 of them among 7 under the prefix 'net\.'; missing: 'norm\.weight'; left over: 'net\.fc2\.weight'"
     with pytest.raises(InputError, match=found):
         _load(path, Net())
     torch.save({**Net().state_dict(), "fc.weight": torch.ones(3, 5)}, tmp_path / "wide.pt")
     with pytest.raises(InputError, match=r"size mismatch for fc\.weight"):
         _load(tmp_path / "wide.pt", Net())
+
+
+@pytest.mark.parametrize("kind", ["truncated", "empty", "text", "pickle"])
+def test_files_that_torch_cannot_read_are_named_damaged(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "w.pth"
+    torch.save(Net().state_dict(), path)
+    whole = path.read_bytes()
+    contents = {"truncated": whole[: len(whole) // 2], "empty": b"", "text": b"weights\n", "pickle": pickle.dumps([1])}
+    path.write_bytes(contents[kind])
+    with pytest.raises(InputError, match=r"damaged, truncated or no file of torch\.save \(\w+Error\); write it again"):
+        _load(path, Net())
+
+
+@pytest.mark.parametrize(
+    "value", [{}, {"epoch": 3}, [torch.ones(2)], torch.ones(2)], ids=["empty", "epoch", "list", "tensor"]
+)
+def test_files_without_tensors_by_name_are_refused(value: Any, tmp_path: Path) -> None:
+    torch.save(value, tmp_path / "w.pth")
+    with pytest.raises(InputError, match=f"expected a state dict of tensors; found none in a {type(value).__name__}"):
+        _load(tmp_path / "w.pth", Net())

@@ -131,5 +131,7 @@ def test_a_module_takes_input_of_its_own_type_and_one_of_integers_integers(net: 
         net.module()(X.bfloat16())
     for x in (X.bool(), X.int()):
         torch.testing.assert_close(whole(x), whole(X))
-    with pytest.raises(stl.InputError, match=r"expected input .* with T, B >= 1; found \[6, 0, 4\]"):
-        whole(X[:, :0])
+    for call in (net.simulate, net.module(), whole):
+        for x in (X[:, :0], X[:0], X[0]):
+            with pytest.raises(stl.InputError, match=r"\[T, B, 4\] with T, B >= 1; found"):
+                call(x)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stl_deploy.errors import InputError, UnsupportedError
+from stl_deploy.errors import UnsupportedError
 from stl_deploy.graph.program import DT, Conv, Linear, Neuron, Node, Pool, Program, is_spike_max_pool
 from stl_deploy.integers.lava_layers import require_trainable
 from stl_deploy.integers.net import LOIHI, WIDE
@@ -77,10 +77,7 @@ class QuantisedGraph(ProgramModule):
     def _taken(self, x: Tensor) -> Tensor:
         """Return the input as floats, also integers and bools, which the module takes, too."""
         whole = isinstance(x, Tensor) and not (x.is_floating_point() or x.is_complex())
-        x = super()._taken(x.to(self._type()) if whole else x)
-        if not x.numel():
-            raise InputError(f"expected input [T, B, ...] with T, B >= 1; found {list(x.shape)}")
-        return x
+        return super()._taken(x.to(self._type()) if whole else x)
 
     def _run(self, node: Node, values: Mapping[str, Tensor]) -> Tensor:
         """Return a node's output; of a layer that reaches neurons, its input, as neurons sum all their layers."""

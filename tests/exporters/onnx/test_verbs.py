@@ -31,6 +31,14 @@ def test_sums_in_integers_are_compared_with_the_graph_as_it_is(digits_run, form,
     assert done["precision"] == OnnxModel.load(path).interface.precision == "integer"
 
 
+def test_a_static_file_is_verified_on_its_steps_of_the_input_and_says_so(digits_run, tmp_path):
+    whole, cut = (export(digits_run, "onnx", tmp_path / "net.onnx", steps=steps)["verified"] for steps in (None, 2))
+    (of_whole,), (of_cut,) = whole["runs"], cut["runs"]
+    steps = 2 * of_whole["compared"] // of_cut["compared"]
+    assert steps > 2
+    assert cut["input"] == f"{whole['input']}, the first 2 of {steps} steps"
+
+
 def test_int8_is_compared_with_its_own_weights_and_measured_against_the_graph(digits_run, tmp_path):
     path = tmp_path / "net.onnx"
     done = export(digits_run, "onnx", path, precision="int8")
