@@ -126,10 +126,11 @@ def double_sum(scope: Scope, node: Linear | Conv | Pool, x: str) -> str:
 
 
 def _linear(scope: Scope, node: Linear, x: str) -> str:
-    operands = [_parameter(scope, f"{node.name}.weight", node.weight)]
-    if node.bias is not None:
-        operands.append(_parameter(scope, f"{node.name}.bias", node.bias))
-    return scope.op("Gemm", [x, *operands], node.name, transB=1)
+    total = scope.op("Gemm", [x, _parameter(scope, f"{node.name}.weight", node.weight)], node.name, transB=1)
+    if node.bias is None:
+        return total
+    bias = _parameter(scope, f"{node.name}.bias", node.bias)
+    return scope.op("Add", [total, bias], f"{node.name}/bias")  # tract takes no Gemm with a bias in float64
 
 
 def _conv(scope: Scope, node: Conv, x: str) -> str:

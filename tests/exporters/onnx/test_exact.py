@@ -85,3 +85,10 @@ def test_the_file_is_standard_and_weights_stay_float32(form, tmp_path):
     assert {node.domain for node in loaded.graph.node} == {""}
     x = spikes(4, 3, 1, 6, 6)
     np.testing.assert_array_equal(model.run(x).y, run(program, x, double=True).y)
+
+
+def test_a_bias_is_added_behind_the_product_as_tract_takes_no_other(tmp_path):
+    program = chain((3,), linear(np.ones((2, 3)), bias=np.ones(2)), neuron())
+    export_onnx(program, tmp_path / "net.onnx", precision="exact")
+    nodes = onnx.load(tmp_path / "net.onnx").graph.node
+    assert [len(node.input) for node in nodes if node.op_type == "Gemm"] == [2]
