@@ -140,6 +140,8 @@ class CellLayer(NodeLayer):
         if compare is not None and self._types[operation.args[0]] == "float32":
             made: Tensor = _Compared.apply(*args, compare, self._derivative)  # type: ignore[no-untyped-call]
             return made
+        if operation.op == "cast" and operation.dtype == "bool":
+            return (args[0] != 0).float()  # 2 and -1 are true, which is 1
         made = _RUN[operation.op](*args)
         known = {self._types[name] for name in (*operation.args, operation.name)}
         return made.to(getattr(torch, _held(operation.dtype))) if known & _INTEGERS else made

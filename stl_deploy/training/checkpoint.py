@@ -210,7 +210,7 @@ def _completed(stored: Any) -> Any:
 
 
 def check_same_run(path: Path, stored: Any, config: RunConfig) -> None:
-    """Raise ConfigError at the first fixed key in which ``found`` differs from ``config``."""
+    """Raise ConfigError at the first fixed key in which ``stored`` differs from ``config``."""
     wanted = config.model_dump(mode="json")
     sections, keys = _FREE_TO_CHANGE
     for section, values in wanted.items():

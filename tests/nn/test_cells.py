@@ -6,9 +6,10 @@ import torch
 from torch import nn
 
 import stl_deploy as stl
+from stl_deploy.graph import program as ir
 from stl_deploy.graph.run import run
 from stl_deploy.nn.program_module import ProgramModule
-from tests.graph.cells import counting, drive, feed_forward, recurrent
+from tests.graph.cells import cell, counting, drive, feed_forward, recurrent
 
 
 @pytest.mark.parametrize("net", [feed_forward(), recurrent()], ids=["feed-forward", "recurrent"])
@@ -115,3 +116,16 @@ def test_a_rounding_passes_its_gradient_straight_through():
     model(x).square().sum().backward()
     module(x).square().sum().backward()
     torch.testing.assert_close(module.layers["fc"].weight.grad, model.fc.weight.grad, rtol=1e-4, atol=1e-5)
+
+
+def test_a_cast_to_bool_is_0_or_1() -> None:
+    lines = ["b:bool = cast x", "y = cast b"]
+    both = cell("c", [("x", ir.Operand("in"), (4,))], lines, outputs=["y"])
+    nodes = (
+        ir.Input(name="in", shape=(4,), operands=()),
+        both,
+        ir.Output(name="out", shape=(4,), operands=(ir.Operand("c"),)),
+    )
+    net, x = ir.Program(nodes, 1.0), np.float32([[[2, -1, 0, 1]]])
+    np.testing.assert_array_equal(run(net, x).y, [[[1, 1, 0, 1]]])
+    np.testing.assert_array_equal(ProgramModule(net)(torch.from_numpy(x)).numpy(force=True), run(net, x).y)
