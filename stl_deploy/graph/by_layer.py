@@ -86,6 +86,7 @@ def neuron_run(program: Program, layer: Neuron, given: Mapping[str, Floats]) -> 
         unequal = out != expected[t]
         nearest = min(done.nearest, float(distance[~parted].min(initial=np.inf)))
         done = replace(done, nearest=nearest, differing=done.differing + int(unequal.sum()))
+        # A neuron that parted has another potential from then on, whatever its input.
         first = np.where(unequal & ~parted, distance, -1)
         at = tuple(int(i) for i in np.unravel_index(int(first.argmax()), first.shape))
         if first[at] > (-1 if done.farthest is None else done.farthest):

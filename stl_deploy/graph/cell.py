@@ -352,6 +352,7 @@ def _range(operation: Operation, args: list[Range]) -> Range:
         case "sub":
             return Range(first.low - high, first.high - low, both)
         case "mul":
+            # 0 times an unbounded value is 0 here: infinities are bounds, not values.
             corners = [x * y if x and y else 0 for x in first[:2] for y in (low, high)]
             return Range(min(corners), max(corners), both)
         case "min":

@@ -207,6 +207,7 @@ def nearest_level(state: NeuronState) -> Floats:
     theta = np.broadcast_to(state.threshold, v.shape)
     if not node.multi_spike:
         return theta
+    # Counts change at θ, 2θ, ... rounded down, and at θ/2, 3θ/2, ... rounded to the nearest.
     half = np.float32(0 if node.rounding == "down" else 0.5)
     most = None if node.cap is None else node.cap - half
     multiple: Floats = theta * np.clip(np.rint(v / theta + half) - half, np.float32(1) - half, most)

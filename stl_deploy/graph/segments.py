@@ -46,6 +46,7 @@ def strongly_connected(names: Iterable[str], successors: Mapping[str, Sequence[s
             before[successor].append(name)
     components: list[list[str]] = []
     taken: set[str] = set()
+    # Last finished first, on reversed edges: a search from there stays inside one component.
     for root in reversed(finished):
         component, waiting = list[str](), [root]
         while waiting:

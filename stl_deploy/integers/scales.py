@@ -87,7 +87,7 @@ def candidates(
         return
     theta = _one_threshold(real, form)
     limit = float((_row_limits(real, top, most, theta) * theta).min())
-    wholes = dict.fromkeys(max(0, int(ratio * limit)) for ratio in RATIOS)
+    wholes = dict.fromkeys(max(0, int(ratio * limit)) for ratio in RATIOS)  # small limits give some twice
     for whole in wholes:
         for aim in (whole + 1, whole + _JUST_ABOVE):
             if whole or aim >= 1:

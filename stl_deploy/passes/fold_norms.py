@@ -40,6 +40,7 @@ def _fold(nodes: Nodes) -> Nodes:
         if alone and isinstance(before, Conv | Linear) and _same_rows(before, layer):
             weight, bias = pending.get(before.name) or _doubles(before)
             scale, shift = np.asarray(layer.scale, np.float64), np.asarray(layer.shift, np.float64)
+            # max(s·y) is s·max(y) for s > 0 alone: the sign stays behind the pool.
             sign = np.where(scale < 0, -1.0, 1.0) if isinstance(pool, MaxPool) else np.ones_like(scale)
             scale, shift = scale * sign, shift * sign
             bias = scale * (bias if layer.mean is None else bias - layer.mean) + shift
