@@ -140,6 +140,10 @@ def test_what_is_moved_arrives(body: Callable[..., Any]) -> None:
         lambda out, s: out.view(-1, 2, 4).transpose(1, 2).copy_(s.view(-1, 2, 4).transpose(1, 2)),
         lambda out, s: out.narrow(1, 0, 8).copy_(s),
         lambda out, s: (out.view(-1).fill_(0.5), out.add_(s)),
+        lambda out, s: out.copy_(s[:, :1]),
+        lambda out, s: (out.copy_(UP), out.add_(s)),
+        lambda out, s: out.copy_(s[:, 2:3].bool().sum(1, keepdim=True, dtype=torch.float32)),
+        lambda out, s: out.copy_(s.bool().mean(1, keepdim=True, dtype=torch.float32)),
     ],
 )
 def test_what_is_written_through_a_view_arrives(write: Callable[[Tensor, Tensor], Any]) -> None:
@@ -164,7 +168,6 @@ def test_what_is_written_through_a_view_arrives(write: Callable[[Tensor, Tensor]
         ),
         (written(lambda out, s: (s := s * 1)[:, 0].copy_(s[:, 1])), "the output does not depend on the input"),
         (wrote(lambda s: s[0].index_put_((torch.tensor([0, 1]),), ONES)), "values are written at computed indices"),
-        (steps(lambda net, x: net.fc(x) + torch.zeros(B, 8).copy_(UP)), "copied into one of another shape"),
         (
             of_spikes(lambda net, s: (s.flatten(0, 1) + s.transpose(0, 1).flatten(0, 1)).unflatten(0, (T, B))),
             "'add' combines values whose time steps or samples lie in different axes",

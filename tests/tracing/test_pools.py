@@ -45,6 +45,8 @@ HELD: dict[str, Callable[[Tensor], Tensor]] = {
     "mean over both axes": lambda h: h.mean((2, 3)),
     "mean over one axis": lambda h: h.mean(2),
     "maximum over both axes": lambda h: h.amax((2, 3)),
+    "mean over channels and rows, behind an axis of 1": lambda h: h.unsqueeze(0).mean((2, 3))[0],
+    "maximum over channels and rows, behind an axis of 1": lambda h: (0.3 * h).unsqueeze(0).amax((2, 3))[0],
     "maximum over one axis": lambda h: h.amax(2),
     "maximum of graded values": lambda h: (0.3 * h).amax(2),
     "maximum of graded values over channels": lambda h: (0.3 * h).amax((1, 3), keepdim=True),

@@ -352,9 +352,6 @@ class Builder(ProgramBuilder):
                 "only; let forward take [T, B, ...], and give zeros after the first step",
             )
         sources += self._own(name, fitted)
-        adapts = fitted.neuron.adaptation
-        if self._shift and adapts is not None and adapts.start is not None:
-            raise NoNeuronError(population.state)
         start = (
             start_before(population, self._shift, self._core_of.keys() | self.apart)
             if self._shift

@@ -132,7 +132,7 @@ def largest_over_axes(build: Builder, signal: Signal) -> Operands:
     """Build the maximum over axes: a max pool; of spikes whether their sum is above 0."""
     x, axes, _ = signal.args
     shape = build.shape(x.signal)
-    if len(shape) == 3 and sorted(axes) == [2, 3]:
+    if _is_whole_image(build, x, axes):
         return _largest(build, signal, x, _Windows(shape[1:], shape[1:], 1))
     if is_binary(build, build.read(x)):
         return added_and_compared(build, signal, dense(build, signal, x), 0.5)
@@ -146,10 +146,19 @@ def least_over_axes(build: Builder, signal: Signal) -> Operands:
     return build.scaled(_over_line(build, signal, terms, _last(build, x, axes)), -1.0, build.shape(signal))
 
 
+def _own_axes(build: Builder, x: Ref, axes: Sequence[int]) -> set[int]:
+    """Return axes of a value as those of one sample: of ``[1, B, C, H, W]`` 2 and 3 are 0 and 1."""
+    # a leading axis of 1 is none of the sample's: a mean over (2, 3) would pass for one over rows and columns
+    return {axis - len(x.signal.node.layout) + len(build.shape(x.signal)) for axis in axes}
+
+
+def _is_whole_image(build: Builder, x: Ref, axes: Sequence[int]) -> bool:
+    return len(build.shape(x.signal)) == 3 and _own_axes(build, x, axes) == {1, 2}
+
+
 def _last(build: Builder, x: Ref, axes: Sequence[int]) -> NDArray[np.int64]:
     """Return the place of each value of one sample, ``[kept, reduced]``."""
-    shape = build.shape(x.signal)
-    own = {axis - len(x.signal.node.layout) + len(shape) for axis in axes}
+    shape, own = build.shape(x.signal), _own_axes(build, x, axes)
     order = sorted(range(len(shape)), key=lambda axis: axis in own)
     count = prod(shape[axis] for axis in own)
     return np.arange(prod(shape)).reshape(shape).transpose(order).reshape(-1, count)
@@ -208,7 +217,7 @@ def over_axes(build: Builder, signal: Signal) -> Operands:
     """Build the mean or sum over whole axes."""
     x, axes, _ = signal.args
     before = build.shape(x.signal)
-    if len(before) != 3 or sorted(axes) != [2, 3]:
+    if not _is_whole_image(build, x, axes):
         return dense(build, signal, x)
     divisor = 1 if signal.node.name == "sum" else before[1] * before[2]
     return _pooled(build, signal, x, _Windows(before[1:], before[1:], divisor))

@@ -67,15 +67,11 @@ def rearranged(build: Builder, signal: Signal) -> Operands:
     """Move values to the places that the operation moves numbers to."""
     x = signal.args[0]
     before = build.shape(x.signal)
+    # counted from 1, as the operation itself puts in zeros where nothing comes from x
     numbers = torch.arange(1, prod(before) + 1, dtype=torch.float64)
-    moved = _moved(signal, numbers.reshape(shape_of(x.signal.node.layout, {BATCH: 1})))
+    numbers = numbers.reshape(shape_of(x.signal.node.layout, {BATCH: 1}))
+    moved = signal.made_of(lambda ref: numbers, {BATCH: 1})
     return _gather(build, signal, build.read(x), before, moved.long().numpy() - 1)
-
-
-def _moved(signal: Signal, values: Tensor) -> Tensor:
-    layout = signal.args[0].signal.node.layout
-    shaped = values.reshape(shape_of(layout, {BATCH: 1}))
-    return signal.made_of(lambda ref: shaped, {BATCH: 1})
 
 
 def _gather(build: Builder, signal: Signal, terms: Operands, before: Shape, indices: NDArray[np.int64]) -> Operands:

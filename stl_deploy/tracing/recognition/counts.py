@@ -53,8 +53,6 @@ def find_counts(steps: Steps) -> dict[Signal, Count]:
 
 def _count(signal: Signal, readers: dict[Signal, list[Signal]], output: Signal) -> Count | None:
     rounding = ROUNDS[signal.node.name]
-    if signal.kwargs and any(signal.kwargs.values()):
-        return None  # rounds to decimals
     low: float | None = None
     high: float | None = None
     here = _only(signal.args[0])

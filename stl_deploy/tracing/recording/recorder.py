@@ -7,7 +7,7 @@ what their kernels call is recorded in their place.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -122,11 +122,11 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if _is_composite(func):
             with self:
                 return func.decompose(*args, **kwargs)  # as autograd does, unless in inference mode or an own operator
-        name = func._schema.name.split("::")[1]
+        name = _name(func)
         if name in _FAKE_QUANTISES and not self.is_constant(args):
             with self:
                 return _fake_quantised(*args)
-        if name in _POOLS and _pools_images(*args, [0]):
+        if name in _POOLS and _pools_images(*args):
             with self:
                 return _by_image(_POOLS[name], *args)
         where = place(self._names)
@@ -446,7 +446,9 @@ def _copied_as_views() -> Iterator[None]:
         del Tensor.__copy__  # type: ignore[attr-defined]
 
 
-def _pools_images(x: Tensor, kernel: list[int], stride: list[int], padding: list[int], *_: Any) -> bool:
+def _pools_images(
+    x: Tensor, kernel: list[int], stride: Sequence[int] = (), padding: Sequence[int] = (0,), *_: Any
+) -> bool:
     """Whether a pool over three axes has windows of one along the first, as of images ``[N, C, D, H, W]``."""
     return x.dim() == 5 and (kernel[0], (stride or kernel)[0], padding[0]) == (1, 1, 0)
 

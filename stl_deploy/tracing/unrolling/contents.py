@@ -50,7 +50,6 @@ def node_of(unroller: Unroller, op: Op, content: Content, layout: Layout) -> Nod
     if len(used) == 1 or all(inner.nodes[k].constant for k in used):
         return _summed(unroller, op, inner, layout)
     chosen = all(_size(inner.nodes[k]) == inner.which.size for k in used) and _in_order(inner.place)
-    made = None
     several = len(_used(content.which)) > 1
     made = None
     if op.scatter or not chosen:

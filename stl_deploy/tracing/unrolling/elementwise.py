@@ -10,7 +10,8 @@ from torch import Tensor
 
 from stl_deploy.tracing.recording.operations import Op, Value, map_tree
 from stl_deploy.tracing.recording.watched import leaves
-from stl_deploy.tracing.unrolling.layout import BATCH, TIME, Layout, broadcast, without_time
+from stl_deploy.tracing.unrolling.addresses import by_addresses
+from stl_deploy.tracing.unrolling.layout import BATCH, TIME, Layout, broadcast, shape_of, without_time
 from stl_deploy.tracing.unrolling.nodes import Node
 from stl_deploy.tracing.unrolling.unroll import Flow, Unroller, refuse
 
@@ -40,7 +41,7 @@ def elementwise(unroller: Unroller, op: Op) -> Flow:
         fill = 0 if name == "zero" else flows[args[1]].tensor.item() if isinstance(args[1], Value) else args[1]
         return unroller.constant(torch.full(op.outputs[0].shape, fill, dtype=dtype))
     if name == "copy":
-        return _copied(unroller, op, flows[args[0]], flows[args[1]])
+        return _copied(unroller, op, args[1], flows[args[1]])
     if name == "_to_copy" and next(iter(flows.values())).nodes[0].dtype == dtype:
         return next(iter(flows.values()))
     if name == "index_put":
@@ -223,9 +224,12 @@ def cast(unroller: Unroller, node: Node, dtype: torch.dtype, op: Op) -> Node:
     return unroller.nodes.make(made)
 
 
-def _copied(unroller: Unroller, op: Op, into: Flow, source: Flow) -> Flow:
-    if len(source.layout) == len(into.layout):
-        return Flow(tuple(cast(unroller, node, op.outputs[0].dtype, op) for node in source.nodes), source.layout)
+def _copied(unroller: Unroller, op: Op, value: Value, source: Flow) -> Flow:
+    (made,) = op.outputs
+    if value.shape == made.shape:
+        return Flow(tuple(cast(unroller, node, made.dtype, op) for node in source.nodes), source.layout)
+    if value.dtype == made.dtype:  # repeated along axes
+        return by_addresses(unroller, op)[0]
     raise refuse("a tensor is copied into one of another shape or type; assign a tensor of the same shape", op)
 
 
@@ -273,7 +277,8 @@ def _fit_constant(flow: Flow, node: Node, layout: Layout, offset: int, t: int, u
             continue
         if size > 1 and any(isinstance(f, str) for f in wanted):
             sizes = unroller.sizes()
-            sizes[TIME] = size // (max(1, _others(wanted, sizes)))
+            (others,) = shape_of(without_time((wanted,)), sizes)
+            sizes[TIME] = size // others
             spread = tensor.reshape(
                 *tensor.shape[:axis],
                 *(f if isinstance(f, int) else sizes[f] for f in wanted),
@@ -301,14 +306,6 @@ def one_sample(tensor: Tensor, axis: int, op: Op) -> Tensor:
             op,
         )
     return sample
-
-
-def _others(dim: tuple[Any, ...], sizes: dict[str, int]) -> int:
-    product = 1
-    for factor in dim:
-        if factor != TIME:
-            product *= factor if isinstance(factor, int) else sizes[factor]
-    return product
 
 
 def as_comparison(unroller: Unroller, op: Op, name: str, args: tuple[Any, ...]) -> Flow | None:

@@ -13,7 +13,7 @@ from stl_deploy.tracing.recording.remedies import NORMS, NOT_READ, SPREADS, no_f
 from stl_deploy.tracing.recording.source_lines import Place
 from stl_deploy.tracing.unrolling import along_time
 from stl_deploy.tracing.unrolling.addresses import by_addresses
-from stl_deploy.tracing.unrolling.elementwise import elementwise, is_elementwise
+from stl_deploy.tracing.unrolling.elementwise import cast, elementwise, is_elementwise
 from stl_deploy.tracing.unrolling.layout import BATCH, TIME, Layout, axis_of, of_shape, without_time
 from stl_deploy.tracing.unrolling.nodes import Node
 from stl_deploy.tracing.unrolling.time_convolution import banded, over_time
@@ -361,11 +361,12 @@ def _reduce(unroller: Unroller, op: Op) -> Flow:
     flow = unroller.flow(op.inputs[0])
     dims, keep = _reduced(op, len(flow.layout))
     layout = flow.layout
-    nodes = flow.nodes
+    dtype = op.outputs[0].dtype
+    # sum(dtype=) adds up in that type: of bools a sum would be of integers
+    nodes = flow.nodes if op.kwargs.get("dtype") is None else tuple(cast(unroller, n, dtype, op) for n in flow.nodes)
     if any(BATCH in layout[dim] for dim in dims):
         raise refuse(f"'{op.name}' mixes samples", op)
     timed = [dim for dim in dims if TIME in layout[dim]]
-    dtype = op.outputs[0].dtype
     rest = [dim for dim in dims if dim not in timed]
     if timed and layout[timed[0]] != (TIME,):
         raise refuse(f"'{op.name}' over time and something else at once: {_shown(layout)}", op)
@@ -374,9 +375,8 @@ def _reduce(unroller: Unroller, op: Op) -> Flow:
         moved = [dim - sum(axis < dim for axis in lost) for dim in rest]
         step_layout = [d for i, d in enumerate(nodes[0].layout) if i not in moved or keep]
         step_layout = [() if keep and i in moved else d for i, d in enumerate(step_layout)]
-        nodes = unroller.each(
-            op, _EXTREMES.get(op.name, op.name), flow, tuple(step_layout), moved, keep, dtype=dtype
-        ).nodes
+        name, flow = _EXTREMES.get(op.name, op.name), Flow(nodes, layout)
+        nodes = unroller.each(op, name, flow, tuple(step_layout), moved, keep, dtype=dtype).nodes
     if timed:
         over = {"sum": "time_sum", "mean": "time_mean", "amax": "time_max", "max": "time_max"}.get(op.name)
         if over is None:

@@ -153,13 +153,9 @@ def split_time(tensor: Tensor, layout: Layout, sizes: Sizes) -> tuple[Tensor, ..
     at = dim.index(TIME)
     factors = [f if isinstance(f, int) else sizes[f] for f in dim]
     spread = tensor.reshape(*tensor.shape[:axis], *factors, *tensor.shape[axis + 1 :])
-    shape = [s for i, (s, d) in enumerate(zip(tensor.shape, layout, strict=True)) if i != axis]
-    if len(dim) > 1:
-        rest = [f if isinstance(f, int) else sizes[f] for f in dim if f != TIME]
-        size = 1
-        for r in rest:
-            size *= r
-        shape.insert(axis, size)
+    # [T·B, C] = [4·3, 5] becomes four of [3, 5], and [T, C] = [4, 5] four of [5]
+    beside = [tensor.shape[axis] // factors[at]] if len(dim) > 1 else []
+    shape = (*tensor.shape[:axis], *beside, *tensor.shape[axis + 1 :])
     return tuple(part.reshape(shape) for part in spread.unbind(axis + at))
 
 
