@@ -39,6 +39,7 @@ AXES = {
 def few_samples(x: Tensor, call: Call) -> Tensor:
     """A few samples to trace with: at least 2, of a number that is not that of the steps."""
     axis = batch_axis(call)
+    # As many samples as steps would leave open which axis is which.
     wanted = 2 if call.time != "inside" and x.shape[1 - axis] == _SAMPLES else _SAMPLES
     index = torch.arange(wanted) % x.shape[axis]
     return x.index_select(axis, index)

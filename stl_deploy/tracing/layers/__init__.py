@@ -81,6 +81,7 @@ def to_layers(steps: Steps) -> Layers:
         except CaptureError as error:
             signal = error.signal if isinstance(error, SignalError) else None
             chosen = [group for group in left if signal in group]
+            # Only the group at fault becomes a Cell; where no group is, all do.
             if not chosen:  # a layer, or a Cell, without a form
                 why = next((reason for group, reason in cells if signal in group), error)
                 refused = refused or (error if isinstance(why, NoNeuronError) else why)

@@ -356,6 +356,7 @@ def require_near(
     finite = np.isfinite(expected)
     largest = float(np.abs(expected[finite]).max(initial=np.finfo(np.float32).tiny))
     apart = np.abs(np.subtract(actual, expected, where=finite, out=np.full(actual.shape, np.inf)))
+    # Where the module has inf or NaN nothing was subtracted; the same inf, or NaN in both, is no difference.
     apart[(actual == expected) | (np.isnan(actual) & np.isnan(expected))] = 0
     unequal = ~(apart <= most * largest)
     if not unequal.any():

@@ -75,6 +75,7 @@ class ReplayProof:
         together = torch.cat([*kinds.values()], self.axis)
         steps = None if self.inside else self.traced.recorded + 3
         samples = together.shape[self.axis] + 1 - self.x.shape[self.axis] % 2
+        # Equal numbers of steps and samples would hide axes that are swapped.
         samples += 2 * (samples == steps)
         larger = sized(together, self.axis, samples=samples, steps=steps)
         what = f"fresh input of {counted(samples, 'sample')}"

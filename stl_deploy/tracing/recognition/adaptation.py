@@ -49,6 +49,7 @@ def adapting_threshold(signal: Signal, cores: Sequence[frozenset[Signal]]) -> Th
     if len(refs) != 2 or owners[0] is owners[1] or not above.is_affine({*states.values()}):
         return None
     slopes = [above[states[ref],] for ref in refs]
+    # The potential pushes upwards and is this step's; the other state pushes down, from any step.
     at = next((i for i, slope in enumerate(slopes) if (slope > 0).all() and not refs[i].lag), None)
     if at is None or not (slopes[1 - at] <= 0).all():
         return None

@@ -73,6 +73,7 @@ def _thresholds_of(
     if len(comparisons) < 2:
         return (comparisons[0] if comparisons else None), None
     if len(comparisons) == 2:
+        # Either may come first in the code; the second one compares what the first one's reset left.
         for first, again in (comparisons, comparisons[::-1]):
             same = first.compare == again.compare and bool((first.theta == again.theta).all())
             if same and _follows(again.potential, first.signal):

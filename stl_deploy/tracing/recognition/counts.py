@@ -195,5 +195,6 @@ def _gate(reader: Signal, count: Signal, potential: Signal, theta: Tensor) -> Si
         return None
     level = gate.args[1].tensor if isinstance(gate.args[1], Node) else torch.tensor(float(gate.args[1]))
     assert level is not None
+    # Below θ every count is 0 anyway, so a gate at or below θ takes nothing away.
     below = level < theta if gate.node.name == "gt" else level <= theta
     return gate if bool((below & (level >= 0)).all()) else None

@@ -148,6 +148,7 @@ def _with_reset(update: Update, off: Affine, on: Affine) -> Population:
     if update.core.again is not None:
         reset, v_reset = _reset_at_once(update, off, on, base.start)
         return replace(base, reset=reset, v_reset=v_reset)
+    # Several readings may fit (a decay of 1 makes both subtractions one): `trial` takes the one with the code's bits.
     same_gains = all(alike(a, b) for a, b in zip(on.gains, off.gains, strict=True))
     jump = on.constant - off.constant
     candidates: list[Population] = []

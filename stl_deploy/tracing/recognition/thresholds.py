@@ -209,6 +209,7 @@ def _level(potential: Signal, chain: list[Signal], threshold: Threshold) -> Tens
         return values > threshold.theta if threshold.compare == "gt" else values >= threshold.theta
 
     shape = (1, *shape_of(potential.node.layout, {BATCH: 1})[1:])
+    # Bisection over the bits: floats of one sign are ordered as their bits are, so 32 halvings find the level.
     top = torch.tensor(torch.finfo(torch.float32).max).view(torch.int32)  # its place among the floats from 0 up
     high = torch.full(shape, int(top), dtype=torch.int64)
     low = -high

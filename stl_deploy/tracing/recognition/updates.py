@@ -185,6 +185,7 @@ class Update:
         if value is None:
             return None  # the first step is made otherwise: the folded graph is held against it
         potential = self.full(value)
+        # h = a·H + k in step 0, with no current yet: H = (h - k) / a.
         difference = potential - off.constant
         if torch.allclose(potential, off.constant.expand_as(potential), rtol=1e-6, atol=0):
             return None  # 0, but for what float32 rounded of it while the model ran

@@ -104,6 +104,7 @@ def _unrepeatable(
                     "keeps state between calls"
                 )
             after = _numbers_at_rest(model, call)
+            # A counter or a generator may act at its n-th call only; where nothing is kept, it cannot.
             for again in range(3, in_a_row if kept != _kept(model) else 0):
                 if not _same(first, _outputs(model, x, call, seed=1)):
                     return f"the module gives something else on the same input in call {again}"

@@ -68,6 +68,7 @@ def regroup(layout: Layout, shape: Sequence[int], sizes: Sizes) -> Layout | None
             if wanted % size == 0:
                 dim.append(factor)
                 wanted //= size
+            # [6] to [2, 3]: a number splits, and its rest goes on to the next axis; time and samples never do.
             elif isinstance(factor, int) and factor % wanted == 0:
                 dim.append(wanted)
                 factors.insert(0, factor // wanted)

@@ -83,6 +83,7 @@ def ending(flow: Flow, nodes: Nodes, steps: int, *, sums: bool = False, fixed: b
         each = tuple(node.args[0] for node in each)
     if tail and rule == "max":
         raise _no_form(last)
+    # W·Σs + b has b once, but a graph that applies W·s + b in each step has it T times.
     if rule == "sum" and _shifts(tail):
         if fixed:
             rule, each = "mean", tuple(_times(term, len(taken), nodes) for term in each)

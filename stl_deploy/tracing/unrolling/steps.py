@@ -157,6 +157,7 @@ class _Folding:
         work = [(later, sooner, later)]
         while work:
             a, b, reader = work.pop()
+            # Equal constants end the walk: they are weights, or states that nothing has reached yet.
             if a.constant and b.constant and (a is b or _equal(a, b)):
                 self.steady.add(a)
                 continue
