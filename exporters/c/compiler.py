@@ -193,6 +193,7 @@ def _numbers(listed: str, kind: str) -> NDArray[Any] | None:
     text = f",{listed},".encode()
     if text.translate(None, "".join(_KINDS).encode()):
         return None
+    # Any three neighbours tell whether C reads the same numbers: ", -5" and ",0," pass, "--" and ",01" do not.
     kinds = np.frombuffer(text.translate(_KIND_OF), np.uint8)
     for start in range(0, len(kinds), _AT_ONCE):
         part = kinds[start : start + _AT_ONCE + 2]

@@ -21,6 +21,7 @@ class Products(Populations):
         """Rearrange values: where each is read once, only their order changes; they are copied by the next reader."""
         value = self._read(node, node.operands[0])
         indices, positions = node.indices.reshape(-1), np.arange(len(value.order))
+        # Not where it is read a step later: the reader stands before it, and knows no place but one of the node's own.
         if not self._delayed(node.name) and np.array_equal(np.sort(indices), positions):
             where = np.empty_like(positions)
             where[indices] = positions

@@ -155,9 +155,12 @@ class Populations(Pools):
         if start is None:
             return
         flat = np.broadcast_to(start, node.shape).reshape(-1)[order]
-        comments = {"v": "potentials before the first step", "u": "filtered input before the first step"}
-        comment = comments.get(what, "added to the thresholds in the first step")
-        table = self._table(node, f"{what}_start", flat, f"{comment}, in 64ths", ctype)
+        comments = {
+            "v": "potentials before the first step",
+            "u": "filtered input before the first step",
+            "a": "added to the thresholds in the first step",
+        }
+        table = self._table(node, f"{what}_start", flat, f"{comments[what]}, in 64ths", ctype)
         self.made.begins.append((self._at(node, what), table))
 
     def _row_table(

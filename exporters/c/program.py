@@ -49,6 +49,7 @@ class Program:
         spikes = sum(math.prod(population.shape) for population in self.plan.recorded) if record else 0
         outputs = math.prod(graph.output.shape)
         steps, samples = x.shape[:2]
+        # Whole samples, since each starts from rest.
         at_once = max(1, AT_ONCE // (4 * steps * math.prod(graph.input.shape)))
         with self._compiled([*options, *([f"-D{self.prefix.upper()}_RECORD"] if record else [])], deadline) as program:
             parts = [

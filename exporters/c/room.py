@@ -36,16 +36,8 @@ def estimate(program: Program, accumulator: Accumulator = WIDE) -> Plan:
     return make_plan(choose(program, silent, accumulator=accumulator).graph)
 
 
-def require_estimated_room(
-    program: Program, flash: int | None, ram: int | None, deadline: float, accumulator: Accumulator = WIDE
-) -> None:
-    """Raise UnsupportedError if the estimate exceeds the memory by more than a tenth; see `estimated_excesses`."""
-    for excess in estimated_excesses(program, flash, ram, deadline, accumulator):
-        raise excess
-
-
 def estimated_excesses(
-    program: Program, flash: int | None, ram: int | None, deadline: float, accumulator: Accumulator = WIDE
+    program: Program, flash: int | None, ram: int | None, deadline: float, accumulator: Accumulator
 ) -> Iterator[UnsupportedError]:
     """Yield an error for each memory that the estimate exceeds by more than a tenth.
 

@@ -122,6 +122,7 @@ def drive_bounds(
     low, high = float(sums[0] << STATE_SHIFT), float(sums[1] << STATE_SHIFT)
     slowest = int(np.min(neuron.i_decay))
     if slowest < DECAY_ONE:
+        # u = k·u + x stays below x / (1 - k), the sum of the geometric series.
         factor = DECAY_ONE / slowest if slowest else np.inf
         low, high = (low * factor if low else 0.0), (high * factor if high else 0.0)
         if neuron.u_start is not None:

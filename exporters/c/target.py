@@ -24,13 +24,7 @@ from stl_deploy.exporters.c.packages import check_files, package_files
 from stl_deploy.exporters.c.plan import Plan
 from stl_deploy.exporters.c.program import Program as CProgram
 from stl_deploy.exporters.c.render import render_plan
-from stl_deploy.exporters.c.room import (
-    code_size,
-    estimate_note,
-    estimated_excesses,
-    require_estimated_room,
-    require_room,
-)
+from stl_deploy.exporters.c.room import code_size, estimate_note, estimated_excesses, require_room
 from stl_deploy.exporters.c.weights import conv_fan_out
 from stl_deploy.exporters.integer_runner import IntegerProgram, calibration, overflows
 from stl_deploy.exporters.targets import Format, Network
@@ -197,7 +191,9 @@ class CFormat(Format):
         if note is not None:
             options.say.say(note)
         if flash is not None or ram is not None:
-            require_estimated_room(program, flash, ram, options.deadline, options.accumulator)
+            # Refused here, before integers are chosen on calibration data, which takes longer.
+            for excess in estimated_excesses(program, flash, ram, options.deadline, options.accumulator):
+                raise excess
         given = calibration(program, options, options.x)
         chosen = choose(program, given, accumulator=options.accumulator)
         x = np.asarray(to_integers(given, chosen.graph.input.scale), np.int32)

@@ -151,6 +151,7 @@ class Weights(Placing):
         """Return whether every output adds its inputs from one list of places and values, exactly in 16 bits."""
         low, high = self.known[node.operands[0].node].values
         _, channels, height, width = node.weight.shape
+        # Halves are added modulo 2^16: exact where the sum has 16 bits, or no more levels arrive than LISTED spikes.
         exact = ctype == "int16_t" or channels * height * width * high <= LISTED
         return low == 0 and high <= 255 and not node.operands[0].delay and exact and _windowed(node, 2)
 

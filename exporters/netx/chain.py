@@ -69,6 +69,7 @@ def read_chain(program: ir.Program) -> Chain:
     nodes: list[ir.Node] = [entry]
     while following := program.readers[nodes[-1].name]:
         nodes.append(following[0])
+    # The chain goes on behind the last spikes: what follows them is the host's readout.
     last = max(i for i, node in enumerate(nodes) if isinstance(node, ir.Neuron))
     layers: list[Stage] = []
     for before, node in pairwise(nodes[: last + 1]):

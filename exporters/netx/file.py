@@ -292,7 +292,7 @@ class Record:
 
     def attribute(self, key: str) -> str | None:
         """Read a short text attribute of the layer, or None."""
-        value = self._group.attrs.get(key) if key in self._group.attrs else None
+        value = self._group.attrs.get(key)
         if not isinstance(value, str):
             return None
         if not is_plain_name(value):

@@ -80,6 +80,7 @@ def read_folder(folder: Path) -> tuple[IntegerGraph, Simulation]:
     """Read the integers and regenerate their design; raise InputError for files that are missing, damaged or edited."""
     graph, about = read_integers(folder / NAME)
     prefix = _prefix(folder, about)
+    # Lanes and device are no integers: they are taken from the text, which must then be what they make.
     lanes = _lanes(folder / f"{prefix}_ports.vh")
     try:
         plan = make_plan(graph, lanes, _device(folder / f"{prefix}_defines.vh"))

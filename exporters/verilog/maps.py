@@ -30,6 +30,7 @@ def separable(ways: Sequence[Node], source: Layout, to: Layout, *, spikes: bool)
     """Return the map of layers ``ways`` between two layouts, or None if it has not this form. spikes: not the input."""
     nodes = [node for node in ways if not (isinstance(node, Reshape) and node.shape == node.input_shape)]
     pools: list[SumPoolNode] = []
+    # Pools of sums before weights are extra taps of these, so that no pooled values are kept.
     while nodes and isinstance(nodes[0], SumPoolNode):
         pools.append(nodes[0])
         del nodes[0]
@@ -280,7 +281,7 @@ def _split(values: NDArray[np.int64], count: int, step: int, width: int) -> list
     """``count`` parts, each ``step`` bits above the one before; None if the last takes more than ``width`` bits."""
     parts, left, half = [], values, 1 << (step - 1)
     for index in range(count - 1):
-        part = (left + half) % (2 * half) - half
+        part = (left + half) % (2 * half) - half  # 300 in steps of 8 bits: 44, and 1 times 256
         parts.append((index * step, part))
         left = (left - part) >> step
     if left.size and not -(1 << (width - 1)) <= left.min() <= left.max() < 1 << (width - 1):

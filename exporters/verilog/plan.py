@@ -279,4 +279,5 @@ def _series(most: int, decay: int | Ints) -> int | None:
     slowest = int(np.min(decay))
     if most == 0:
         return 0
+    # v = k·v + most stays at or below most / (1 - k), the sum of the geometric series.
     return None if slowest == 0 else -(-most * DECAY_ONE // slowest)

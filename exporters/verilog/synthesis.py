@@ -239,7 +239,7 @@ def _synthesised(yosys: str, flow: Flow, design: Simulation, work: Path, deadlin
     script = f"read_verilog -defer {sources}; {rate}{flow.synth} -top {top} -json snn.json"
     said = _call([yosys, "-p", script], work, "yosys", deadline)
     for line in said.splitlines():
-        if "out of bounds" in line and "Warning" in line:
+        if "out of bounds" in line and "Warning" in line:  # yosys goes on, and reads x there
             raise ToolError(f"yosys found a range that is too wide: {line.strip()[:200]}")
 
 

@@ -175,7 +175,7 @@ class VerilogFormat(Format):
             prefix=options.name or PREFIX,
         )
         require_fits(make_plan(chosen.graph, options.lanes, device), device)
-        plan = write_folder(chosen.graph, about, path, lanes=options.lanes, x=np.asarray(x, np.int32), device=device)
+        plan = write_folder(chosen.graph, about, path, lanes=options.lanes, x=x, device=device)
         options.say.say(
             f"{plan.lanes} lanes, potentials of {plan.widths.state} bits, {len(plan.entries)} entries in the program"
         )

@@ -61,7 +61,7 @@ class Memory:
     operands: Sequence[str]
     states: Mapping[str, str]
     output: str
-    constant: Callable[[str, Array], str]
+    constant: Callable[[Array], str]
 
 
 def whole_of(cell: Cell) -> Shape:
@@ -106,7 +106,7 @@ def _element(cell: Cell, memory: Memory, whole: Shape) -> Iterator[str]:
             yield declared(state.name, f"{memory.states[state.name]}[{place(state.shape, whole)}]")
     for constant in cell.constants:
         if constant.name in read:
-            yield declared(constant.name, _constant(constant.name, constant.value, memory, whole))
+            yield declared(constant.name, _constant(constant.value, memory, whole))
     for operation in cell.operations:
         if operation.name in read:
             yield declared(operation.name, _expression(operation, [names[arg] for arg in operation.args]))
@@ -130,10 +130,10 @@ def _read(cell: Cell) -> set[str]:
     return read
 
 
-def _constant(name: str, value: Array, memory: Memory, whole: Shape) -> str:
+def _constant(value: Array, memory: Memory, whole: Shape) -> str:
     if value.size == 1:
         return literal(value.reshape(-1)[0])
-    return f"{memory.constant(name, value)}[{place(value.shape, whole)}]"
+    return f"{memory.constant(value)}[{place(value.shape, whole)}]"
 
 
 def _expression(operation: Operation, args: Sequence[str]) -> str:

@@ -230,10 +230,8 @@ class _Writer:
             if state.shape != whole:
                 self._member(ctype, f"{name}_state{number}_next", size, f"{cell.name}: {state.name} of the next step")
 
-        def constant(label: str, value: Array) -> str:
-            number = len(self.layout.tables)
-            del label
-            return self._table(f"{name}_c{number}", value)
+        def constant(value: Array) -> str:
+            return self._table(f"{name}_c{len(self.layout.tables)}", value)
 
         self._put(*cell_loop(cell, Memory(arriving, held, out, constant)))
 
