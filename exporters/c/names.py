@@ -20,8 +20,9 @@ and_eq asm bitand bitor bool catch char8_t char16_t char32_t class compl concept
 const_cast co_await co_return co_yield decltype delete dynamic_cast explicit export false friend mutable namespace new
 noexcept not not_eq nullptr operator or or_eq private protected public reinterpret_cast requires static_assert
 static_cast template this thread_local throw true try typeid typename using virtual wchar_t xor xor_eq main check clean
+assert math stdint stdio stdlib string
 """
-"""Of C and C++, main, whose file is main.c, and the goals of the Makefile."""
+"""Of C and C++, main, whose file is main.c, the goals of the Makefile, and the headers that the C includes."""
 
 
 def require_prefix(prefix: str) -> str:
@@ -59,4 +60,5 @@ def identifiers(names: Iterable[str]) -> dict[str, str]:
 def in_comment(text: str) -> str:
     """Return text that ends no comment, as one line of ASCII."""
     plain = "".join(c if c.isascii() and c.isprintable() else "?" for c in text)
-    return plain.replace("*/", "* /").replace("/*", "/ *").replace("??", "? ?").replace("\\", "/")[:80]
+    plain = plain.replace("\\", "/")  # first: of *\ it makes the end of a comment
+    return re.sub(r"\?(?=\?)", "? ", plain.replace("*/", "* /").replace("/*", "/ *"))[:80]

@@ -99,7 +99,7 @@ def package_files(
         x: Integers ``[T, B, *shape]``; the first samples become the recorded sequences.
     """
     layout, prefix = LAYOUTS[kind], about.prefix
-    own = {name: text for name, text in sources.items() if name.startswith(prefix) and name != "Makefile"}
+    own = {name: text for name, text in sources.items() if name.startswith((f"{prefix}.", f"{prefix}_"))}
     placed = {f"{layout.headers if name.endswith('.h') else 'src'}/{name}": text for name, text in own.items()}
     facts = {
         "package_version": VERSION,

@@ -152,23 +152,31 @@ class Placing:
             return self.values[source.node]
         node = self.graph.by_name[source.node]
         if source.node in self.values:  # already written in this step: keep what was there
-            value = self.values[source.node]
-            name = self._at(node, "before")
-            if not any(buffer.at == name for buffer in self._share(node).buffers):
-                self._buffer(node, "before", value.ctype, math.prod(node.shape), "of the step before")
-                self.made.last.append(
-                    Step("keep", {"to": name, "from_": value.at, "count": math.prod(node.shape), "ctype": value.ctype})
-                )
-            return replace(value, at=name)
-        return self._promised(node)
+            return self._kept(node, self.values[source.node])
+        if isinstance(node, Reshape) and len(node.operands) == 1:
+            inner = node.operands[0]
+            if inner.delay:  # two steps before
+                return self._kept(node, self._read(node, inner))
+            # What it passes on may be written already, though the node itself stands later in the step.
+            return self._read(node, Operand(inner.node, 1))
+        value = self._promised(node)
+        # These pass values on without a copy, also to readers behind the node, which writes its place anew.
+        return self._kept(node, value) if isinstance(reader, Reshape | int_ir.GatherNode) else value
+
+    def _kept(self, node: Node, value: Value) -> Value:
+        """Return a node's values of the step before, from a copy that each step makes at its end."""
+        name, count = self._at(node, "before"), math.prod(node.shape)
+        if not any(buffer.at == name for buffer in self._share(node).buffers):
+            self._buffer(node, "before", value.ctype, count, "of the step before")
+            copy = Step("keep", {"to": name, "from_": value.at, "count": count, "ctype": value.ctype})
+            # A copy of a copy, two steps before, is made before that is overwritten.
+            self.made.last.insert(0 if value.at.endswith("_before") else len(self.made.last), copy)
+        return replace(value, at=name)
 
     def _promised(self, node: Node) -> Value:
         """Return the storage of a node later in the step; until then it holds the previous step."""
         if isinstance(node, int_ir.IntegerLIF):
             return Value(self._at(node, "spikes"), "uint8_t", node.neuron.cap == 1, self._order(node))
-        if isinstance(node, Reshape):
-            # What it passes on may be written already, though the node itself stands later in the step.
-            return self._read(node, Operand(node.operands[0].node, 1)) if len(node.operands) == 1 else self._own(node)
         return self._own(node)
 
     def _own(self, node: Node) -> Value:
@@ -176,6 +184,8 @@ class Placing:
         return Value(self._at(node, "values"), ctype, False, self._order(node))
 
     def _type(self, node: Node) -> str:
+        if isinstance(node, int_ir.DelayNode | int_ir.MaxPoolNode | int_ir.GatherNode):  # values that are moved alone
+            return self._type(self.graph.by_name[node.operands[0].node])
         if isinstance(node, int_ir.Weighted):
             return narrowest(self.known[node.name].values, "int16_t", "int32_t")
         return narrowest(self.known[node.name].values)

@@ -20,7 +20,9 @@ from stl_deploy.exporters.c.render import render_plan
 from stl_deploy.graph.program import Node, Operand, Reshape
 from stl_deploy.integers.graph import (
     ConvNode,
+    DelayNode,
     DenseNode,
+    GatherNode,
     IntegerGraph,
     IntegerInput,
     IntegerLI,
@@ -337,3 +339,42 @@ def test_identifiers() -> None:
 
 def test_a_comment_cannot_be_left() -> None:
     assert in_comment("a */ int main /* \n\\ é") == "a * / int main / * ?/ ?"
+    assert in_comment("a *\\ int main; \\*") == "a * / int main; / *"
+    assert "??" not in in_comment("网络网/")
+
+
+def passes_on(kind: str, source: str, delay: int) -> Node:
+    """A node that changes no values, or only their order."""
+    common: dict[str, Any] = {"name": kind, "shape": (3,), "operands": (Operand(source, delay),), "input_shape": (3,)}
+    return GatherNode(indices=np.array([2, 0, 1]), **common) if kind == "moved" else Reshape(**common)
+
+
+def added(*sources: Operand) -> Reshape:
+    return Reshape(name="sum", shape=(3,), operands=sources, input_shape=(3,))
+
+
+@needs_compiler
+@pytest.mark.parametrize("kind", ["moved", "flat"])
+@pytest.mark.parametrize("order", ["before", "behind", "twice"])
+def test_values_of_steps_before_are_read_behind_the_neurons_that_overwrite_them(kind: str, order: str) -> None:
+    spikes: list[Node] = [dense("fc", "sum", 9 * np.eye(3)), lif("a", "fc", (3,), [3] * 3)]
+    back = passes_on(kind, "a", 0 if order == "behind" else 1)
+    entered = added(Operand("in"), *([] if order == "before" else [Operand(kind, 1)]))
+    nodes = [back, entered, *spikes] if order == "before" else [entered, *spikes, back]
+    if order == "twice":
+        nodes = [entered, back, *spikes]
+    graph = IntegerGraph((entry((3,)), *nodes, out(kind if order == "before" else "sum", (3,))), WIDE)
+    x = ints(np.random.default_rng(0).integers(0, 2, (9, 2, 3)))
+    expected = simulate(graph, x).y
+    assert expected.any()
+    np.testing.assert_array_equal(program(graph).run(x).y, expected)
+
+
+@needs_compiler
+def test_a_loop_is_closed_by_delayed_sums() -> None:
+    late = DelayNode(name="late", shape=(3,), operands=(Operand("fc2"),), steps=ints([1, 0, 2]))
+    spikes = [dense("fc", "sum", 2 * np.eye(3)), lif("a", "fc", (3,), [3] * 3), dense("fc2", "a", 9 * np.eye(3))]
+    nodes = [added(Operand("in"), Operand("late", 1)), *spikes, late]
+    graph = IntegerGraph((entry((3,)), *nodes, out("a", (3,))), WIDE)
+    x = ints(np.random.default_rng(0).integers(0, 2, (9, 2, 3)))
+    np.testing.assert_array_equal(program(graph).run(x).y, simulate(graph, x).y)

@@ -199,7 +199,7 @@ def test_a_prefix_that_is_no_identifier(name: str) -> None:
         require_prefix(name)
 
 
-@pytest.mark.parametrize("name", ["int", "class", "main", "restrict", "nullptr"])
+@pytest.mark.parametrize("name", ["int", "class", "main", "restrict", "nullptr", "string"])
 def test_a_prefix_that_is_reserved(name: str) -> None:
     with pytest.raises(InputError, match=f"'{name}' is reserved in C or C.*choose another name, as name='{name}_net'"):
         require_prefix(name)

@@ -51,6 +51,12 @@ def sources(place: Path) -> list[Path]:
     return sorted(place.rglob("*.c"))
 
 
+def test_the_folders_own_main_is_no_source_of_a_package(tmp_path: Path) -> None:
+    program = small().lif("a", 0.7).program()
+    CFormat().write(program, tmp_path / "net", COptions(x=data(program), name="ma", package="cmake"))
+    assert {path.name for path in (tmp_path / "net" / "ma_cmake" / "src").iterdir()} == {"ma.c", "ma_decide.c"}
+
+
 @pytest.mark.push(2)
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_c_folder_beside_a_package_is_read_as_before(packages: Path, kind: str) -> None:
