@@ -174,10 +174,12 @@ def batch_axis(call: Call) -> int:
 
 
 def steps_of(call: Call, x: Tensor, length: int) -> list[Tensor]:
-    """Return the graph's input at each step, from the module's."""
+    """Return the graph's input at each step, copied as the module's is: its place in memory decides MKL's last bits."""
     match call.time:
-        case "first" | "step":
-            return list(x.unbind(0))
+        case "step":
+            return [step.clone() for step in x.unbind(0)]
+        case "first":
+            return list(x.clone().unbind(0))
         case "second":
-            return list(x.unbind(1))
-    return [x] * length
+            return list(x.clone().unbind(1))
+    return [x.clone()] * length

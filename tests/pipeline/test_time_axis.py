@@ -146,7 +146,7 @@ def test_a_module_of_one_step_is_asked_about() -> None:
 @pytest.mark.parametrize("time", ["first", "second"])
 def test_our_own_neurons_of_one_step_are_asked_about(shape: tuple[int, ...] | None, time: Any) -> None:
     """They took the batch for one of their axes, kept it, and the sentence named time='second'."""
-    model = nn.Sequential(nn.Linear(4, 3), stl.LIF(shape, threshold=0.2, stateful=True))
+    model = nn.Sequential(nn.Linear(4, 3), stl.LIF(shape, threshold=0.05, stateful=True))
     with pytest.raises(stl.CaptureError, match=r"give x as \[T, B, \.\.\.\] and time='step'"):
         stl.capture(model, X, time=time)
     found = stl.capture(model, X.transpose(0, 1), time="step")  # the same module, unchanged
@@ -200,7 +200,7 @@ def _coded(steps: int, samples: int) -> Tensor:
 
 @pytest.mark.parametrize("time", ["first", "step"])
 def test_samples_as_alike_as_steps_are_asked_about(time: Any) -> None:
-    model: nn.Module = nn.Sequential(nn.Linear(4, 3), stl.LIF((3,), stateful=time == "step"))
+    model: nn.Module = nn.Sequential(nn.Linear(4, 3), stl.LIF((3,), threshold=0.05, stateful=time == "step"))
     x = _coded(12, 40)
     assert "12 steps of 40 samples" in repr(stl.capture(model, x, time=time))  # without a warning
     with pytest.warns(UserWarning, match=r"40 steps of 12 samples, and its neighbouring .*, x\.transpose\(0, 1\)"):
