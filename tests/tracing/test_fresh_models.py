@@ -355,6 +355,36 @@ def test_spikes_that_leave_late_are_compared_for_other_batches() -> None:
     assert (net.simulate(x.numpy()).y == expected).all()
 
 
+class WritesInto(nn.Module):
+    """Its output is the state, into which the next call writes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(6, 8), nn.Linear(8, 4)
+        self.v: Any = 0.0
+        self.out: Any = 0.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.v += 2 * self.a(x)
+        s = fires(self.v)
+        self.v = 0.8 * self.v.masked_fill(s > 0, 0.0)
+        self.out += self.b(s)
+        self.out = self.out - self.out / 100
+        return self.out
+
+    def reset(self) -> None:
+        self.v = self.out = 0.0
+
+
+def test_outputs_are_read_before_the_next_call_writes_into_them() -> None:
+    model = WritesInto()
+    net = stl.capture(model, X, time="step")
+    model.reset()
+    with torch.no_grad():
+        expected = torch.stack([model(each).clone() for each in X]).numpy()
+    assert np.abs(net.simulate(X.numpy()).y - expected).max() < 1e-6 < np.abs(expected).max()
+
+
 def test_a_module_in_float64_is_warned_of() -> None:
     def step(model: Loop, x: Tensor, v: Any, t: int) -> tuple[Tensor, Any]:
         v = 0.8 * (torch.zeros(x.shape[0], 8, dtype=torch.float64) if v is None else v) + 2 * model.a(x)

@@ -84,7 +84,8 @@ def run(model: nn.Module, x: Tensor, call: Call, *, gradients: bool = False) -> 
         to_eval(model)
         bring_to_rest(model, call.reset)
         if call.time == "step":
-            return _stacked([pick(returned, call.output) for returned in stepped(model, x, call)]).detach()
+            outputs = [pick(returned, call.output).clone() for returned in stepped(model, x, call)]
+            return _stacked(outputs).detach()
         return pick(called(model, x.clone(), call), call.output).detach()
 
 
@@ -120,8 +121,9 @@ def _recorded(model: nn.Module, x: Tensor, call: Call, steps: int, *, keep: bool
                         raise recorder.leaving(leaks.watched, error.line) from None
                     raise
                 _require_one_shape(returned, steps, call)
-                tensors.append(pick(returned, call.output))
-                values.append(recorder.value_of(tensors[-1]))
+                output = pick(returned, call.output)
+                values.append(recorder.value_of(output))
+            tensors.append(output.clone())  # v += x of the next call writes into an output that is the state
         read(unroller, recorder.ops, values)
     flows, besides = [unroller.flow(value) for value in values], left_aside(returned, call.output)
     if call.time != "step":
