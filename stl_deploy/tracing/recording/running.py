@@ -121,13 +121,13 @@ def _recorded(model: nn.Module, x: Tensor, call: Call, steps: int, *, keep: bool
                         raise recorder.leaving(leaks.watched, error.line) from None
                     raise
                 _require_one_shape(returned, steps, call)
-                output = pick(returned, call.output)
-                values.append(recorder.value_of(output))
-            tensors.append(output.clone())  # v += x of the next call writes into an output that is the state
+                made = pick(returned, call.output)
+                values.append(recorder.value_of(made))
+            tensors.append(made.clone())  # v += x of the next call writes into an output that is the state
         read(unroller, recorder.ops, values)
     flows, besides = [unroller.flow(value) for value in values], left_aside(returned, call.output)
     if call.time != "step":
-        return Recorded(flows[0], unroller, tensors[0].detach().clone(), besides)
+        return Recorded(flows[0], unroller, tensors[0].detach(), besides)
     output = Flow(tuple(flow.nodes[0] for flow in flows), ((TIME,), *flows[0].layout))
     states = () if passed is None else tuple(passed.values)
     return Recorded(output, unroller, _stacked(tensors).detach(), besides, states)
