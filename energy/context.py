@@ -75,6 +75,7 @@ def twin_json(twin: AnnTwin | None, counts: Counts, first_layer: Sequence[str]) 
     dense = counts.totals.ann_macs_exact / counts.batch
     data: dict[str, Any] = {"macs_dense": dense}
     if twin is None:
+        # a first layer that repeats shows the twin each of its events once, not T times
         still = [counts.repeating[name].synops for name in first_layer if name in counts.repeating]
         least = sum(still) / counts.T / counts.batch
         return data | {

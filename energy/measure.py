@@ -24,7 +24,7 @@ from stl_deploy.energy.counts.traffic import placement_json, traffic
 from stl_deploy.energy.models.break_even import BreakEven, break_even
 from stl_deploy.energy.models.conventions import conventions, first_layer, models, range_of
 from stl_deploy.energy.models.dataflow import Dataflow
-from stl_deploy.energy.models.equivalent import folded_for_pricing, zeros_for
+from stl_deploy.energy.models.equivalent import folded_for_pricing
 from stl_deploy.energy.models.frontier import Advice, Flow, Frontier, Point
 from stl_deploy.energy.models.grid import LAYER_BY_LAYER, QUOTED, by_layer, grid, itemised, leading, quoted
 from stl_deploy.energy.models.idle import EACH_STEP, dead, idle, without_ann
@@ -154,16 +154,13 @@ class EnergyReport(ByRule):
         used = [*(entry.prices for entry in self.energy), *(cell.prices for cell in self.comparisons)]
         return list({prices.name: prices for prices in used}.values())
 
-    def _memory(self, layer: str) -> dict[str, Any]:
-        """Return the memory keys of a layer; a max pool has none."""
-        return self.memory[layer].as_dict() if layer in self.memory else {}
-
     def as_dict(self) -> dict[str, Any]:
         """Return the energy JSON: exact sums over T steps and B samples; ratios are null if the network is ``idle``.
 
         ann_zeros: whether the ANN twin of an entry computes its zeros or skips them, as measured in a trained twin.
         """
         zeros = "skipped" if self.ann_twin["label"] == "measured" else "computed"
+        memory = {name: moved.as_dict() for name, moved in self.memory.items()}  # a max pool has none
         data = {
             "schema_version": SCHEMA_VERSION,
             "source": self.source,
@@ -172,7 +169,7 @@ class EnergyReport(ByRule):
             "T": self.counts.T,
             "batch": self.counts.batch,
             "layers": {
-                name: {**layer.as_dict(), **self.operations.get(name, {}), **self._memory(name)}
+                name: {**layer.as_dict(), **self.operations.get(name, {}), **memory.get(name, {})}
                 for name, layer in self.counts.layers.items()
             },
             "totals": self.counts.totals.as_dict(),
@@ -287,7 +284,7 @@ def energy_report(
         twin.check(counts)
     net, of_net = folded_for_pricing(program, counts)
     published = models(net, of_net, lists, twin)
-    messages = traffic(program, counts, chip)
+    messages, joules = traffic(program, counts, chip), by_layer(net, of_net, twin)
     last = (*([one_sided] * bool(one_sided)), *step_time_notes(made.step_time), *checked.notes)
     return EnergyReport(
         made.source,
@@ -310,7 +307,8 @@ def energy_report(
         memory_of(program, counts),
         {node.name: layer_ops(node, counts.neurons[node.name]) for node in populations(program)},
         chip_lines(net, of_net, chip, messages, made.step_time, checked),
-        zeros_for(counts.order, by_layer(net, of_net, twin)),
+        # layers folded into others have a row of zeros, so that the rows stay the graph's
+        tuple((name, *joules.get(name, (0.0, 0.0))) for name in counts.order),
         {name: _sources(program, name) for name in counts.order},
         twin_json(twin, counts, first_layer(program, counts)),
         samples,

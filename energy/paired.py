@@ -138,6 +138,7 @@ def interval(n: int, snn_only: int, ann_only: int) -> tuple[float, float]:
 
 def _upper(n: int, b: int, c: int) -> float:
     """Return the largest difference that is not refuted, by bisection."""
+    # the score grows with the difference, so its crossing is the only one
     low, high = (c - b) / n, 1.0
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
@@ -150,6 +151,7 @@ def _score(n: int, b: int, c: int, difference: float) -> float:
 
     The deviation is that of the most likely rates of b and c which differ so; the rate of b solves a quadratic.
     """
+    # Tango (1998): 2n rate^2 + linear rate + constant = 0; rounding may take the discriminant below 0
     linear = (2 * n - c + b) * difference - b - c
     constant = -b * difference * (1 - difference)
     rate = (sqrt(max(0.0, linear**2 - 8 * n * constant)) - linear) / (4 * n)
@@ -161,6 +163,7 @@ def _highest(count: int, of: int, alpha: float) -> float:
     """Return the upper Clopper-Pearson limit of a share."""
     from scipy.special import betaincinv
 
+    # at a full count the beta distribution has no second shape, and the limit is 1
     return 1.0 if count == of else float(betaincinv(count + 1, of - count, 1 - alpha))
 
 
@@ -178,6 +181,7 @@ def _enough(n: int, b: int, c: int, margin: float) -> tuple[int | None, Verdict 
     """Return the samples needed for a decision at the measured rates, to two digits, and the decision."""
     size = n
     while size <= _MOST_SAMPLES:
+        # steps of a tenth: nobody plans samples more exactly, and ten millions are reached in under 200 steps
         size = _rounded_up(1.1 * size)
         decision = _verdict(interval(size, round(b / n * size), round(c / n * size)), margin)
         if decision != "cannot tell":

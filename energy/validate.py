@@ -159,6 +159,7 @@ def _score(model: str, quantity: Quantity, family: str, checks: Sequence[Check])
 
 def _no_leak(model: str, side: str, entry: Mapping[str, Any], seen: dict[tuple[str, str], tuple[str, str]]) -> None:
     """Raise ConfigError if ``model`` has this measurement, under any id, on its other side."""
+    # by content, not by id: one measurement under two ids would leak all the same
     what = repr([entry.get(key) for key in _IDENTITY])
     name, other = seen.setdefault((model, what), (entry["id"], side))
     if other != side:
@@ -177,6 +178,7 @@ def _check(case: Mapping[str, Any], model: str, split: Split, floor: str | None)
     unit = _SI[case["unit"]]
     shown = predicted[0] / unit, predicted[1] / unit
     measured = _measured(case)
+    # counts of one value bound nothing, and dividing by their width would fail
     bounded = "high" in case and shown[1] > shown[0]
     return _judged(
         case=case["case"],
@@ -216,6 +218,7 @@ def _on_chip(case: Mapping[str, Any], chip: ChipModel, floor: str | None) -> Ran
 
     floor: the regime that was measured, where an inference may run in several.
     """
+    # the measured time, not the predicted: an error of time must not count as one of power
     seconds = (case["seconds"], case["seconds"])
     standing, stepping = chip.standing(seconds, case.get("chips", 1), floor)
     drawn = case.get("network_mW", 0.0) * 1e-3 * seconds[0]
@@ -240,8 +243,8 @@ def _events(case: Mapping[str, Any], prices: PriceList) -> Range:
 
 
 def _priced(counts: Mapping[str, Any], prices: PriceList) -> Range:
-    given: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in counts.items()}
-    events = Events(**given)
+    counted: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in counts.items()}
+    events = Events(**counted)
     if prices.scope == "arithmetic":
         synops, ac = events.synop_dense + events.synop_conv + events.synop_one_to_one, prices.terms["ac"]
         return synops * ac.low, synops * ac.high

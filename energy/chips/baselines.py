@@ -76,6 +76,7 @@ class Device:
 def _line(rows: tuple[Row, ...], macs: float, what: str) -> Range:
     """Fit a line by least squares of relative errors; the range covers every row."""
     sizes, costs = (np.array([getattr(row, key) for row in rows], float) for key in ("macs", what))
+    # weighted by 1 / cost: errors are relative, or the largest network would decide alone
     slope, fixed = np.polyfit(sizes, costs, 1, w=1 / costs)
     strays = costs / (fixed + slope * sizes)
     at = float(fixed + slope * macs)

@@ -265,6 +265,7 @@ def _cores(chip: ChipModel, active: tuple[int, int], step: Range, predicted: Ran
     Cores work no longer than the step lasts; the rest of a given step is taken for waiting.
     """
     low, high = (steps * min(limit, seconds) for limit, seconds in zip(step, predicted, strict=True))
+    # few cores work long and many work briefly, so either end may be the dearer
     ends = [chip.working((seconds, seconds), count) for count, seconds in zip(active, (high, low), strict=True)]
     known = [joules for joules in ends if joules is not None]
     return (min(least for least, _ in known), max(most for _, most in known)) if known else None

@@ -85,6 +85,7 @@ class ChipModel:
 
 
 def _flow(power: Price | None, seconds: Range, chips: int) -> Range | None:
+    # power and time are of one run: the least of both, the most of both
     return None if power is None else (power.low * seconds[0] * chips, power.high * seconds[1] * chips)
 
 

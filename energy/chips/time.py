@@ -106,6 +106,7 @@ def fastest(seconds: Sequence[float], works: Sequence[Work], chip: ChipModel) ->
     available = chips_needed(sum(cores), chip) * chip.cores
     best, most = _barrier(seconds, cores, chip), sum(cores)
     for _ in range(available - sum(cores)):
+        # only the slowest layer shortens the step, but each core more takes longer to synchronise: hence `best`
         busiest = max(range(len(cores)), key=lambda i: seconds[i] / cores[i], default=None)
         if busiest is None or cores[busiest] >= works[busiest].neurons:
             break
@@ -128,6 +129,7 @@ def _barrier(seconds: Sequence[float], cores: Sequence[int], chip: ChipModel) ->
 def _sync(cores: int, chip: ChipModel) -> float:
     assert chip.latencies is not None
     known = [chip.latencies.terms[term].low for term in _SYNC.values()]
+    # given up to 29 tiles; beyond them the last value stands, too low if anything
     return float(np.interp(ceil(cores / chip.tile), list(_SYNC), known))
 
 

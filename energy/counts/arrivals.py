@@ -27,6 +27,7 @@ def arrivals(node: Node, events: Mask) -> Mask:
     """
     shape = (*events.shape[:2], *node.shape)
     bias = bias_of(node)
+    # nothing else can add to it, so the taps need not be walked
     if bias is not None and (bias != 0).all():
         return np.broadcast_to(np.True_, shape)
     match node:
@@ -45,6 +46,7 @@ def arrivals(node: Node, events: Mask) -> Mask:
 
 def how_many(mask: Mask) -> int:
     """Count the set elements of a mask; broadcast axes are multiplied, not walked."""
+    # [T, B, C] with strides [8, 2, 0]: every C alike, so one of them is counted and multiplied
     stored = tuple(slice(None) if stride else slice(0, 1) for stride in mask.strides)
     copies = prod(size for size, stride in zip(mask.shape, mask.strides, strict=True) if not stride)
     return int(np.count_nonzero(mask[stored]) * copies)

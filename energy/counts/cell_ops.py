@@ -120,6 +120,7 @@ class CellOps:
     def _product(self, operation: Operation, size: int) -> None:
         name, (a, b) = operation.name, operation.args
         steady = [self.cell.values[arg].steady for arg in (a, b)]
+        # a division has no second place for a write: 1 / spike is no choice
         divides = operation.op == "div"
         writes = [arg for arg in ((a,) if divides else (a, b)) if self._is_event(arg)]
         if writes and (steady[1] or not divides):
@@ -138,6 +139,7 @@ class CellOps:
             value = np.divide(1, value, dtype=np.float64)
         read = self._before([signal])
         leaks = any(state.name in read and name in self._before([state.next]) for state in self.cell.states)
+        # leaks are priced at the 12 bits of a stored decay, other factors at the width of a state
         whose = "leak" if leaks else "other"
         kind = "multiply" if value is None else factor_of(value)
         self.counts[f"{whose}_muls"] += size if kind == "multiply" else 0
@@ -153,6 +155,7 @@ class CellOps:
             return
         if self._sums.issuperset(args):
             self._sums |= {name} if self._is_passed_on(name) else set()
+        # one for each spike only where every neuron has one value; a wider sum moves more than one for a spike
         elif self._caused.intersection(args) and size == neurons_of(self.cell):
             self.counts["adds_per_spike"] += 1
         else:

@@ -47,6 +47,7 @@ def resolve_coding(program: ir.Program, arrays: Iterable[NDArray[Any]], declared
     Raises InputError for an unknown coding and for data that contradict the declared one.
     """
     arrays = list(arrays)
+    # also of a declared coding: spikes that are none are refused below
     odd = _first(arrays, lambda x: (x != 0) & (x != 1))
     noted = program.metadata.get("input_coding")
     named: Any = declared if declared is not None else noted

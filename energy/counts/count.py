@@ -171,6 +171,7 @@ class ActivityCounter:
             self._repeating[node.name] += int(repeats.sum())
         if isinstance(node, ir.Input):
             self._still_now = repeats if self._still_now is None else self._still_now & repeats
+        # x[: len(x)] would be another object, which `_Events` does not know again
         read = x[: max(0, len(x) - late)] if (late := self._lateness[node.name]) else x
         if node.name in self._taps:
             self._count_taps(node, self._taps[node.name], read, repeats)
@@ -193,6 +194,7 @@ class ActivityCounter:
             met = cells_met(node, events)
             by_step, by_inference = taps.cells
             by_step += met.sum(axis=(0, 1), dtype=np.int64)
+            # over all steps of a sample: met in two of them, fetched once
             by_inference += met.any(axis=0).sum(axis=0, dtype=np.int64)
         if taps.carried is not None:
             taps.carried += np.abs(x).astype(np.int64).sum(axis=(0, 1))
@@ -221,6 +223,7 @@ class ActivityCounter:
 
     def _count_events(self, node: Population, firing: _Firing, y: NDArray[Any]) -> None:
         fires = np.asarray(node.fires)
+        # of a Cell that puts out spikes beside potentials, the potentials are no events
         if fires.any() and not fires.all():
             y = y.reshape(*y.shape[:2], -1)[..., fires]
         _, nonzero = self._events.of(y)
@@ -362,6 +365,7 @@ class ActivityCounter:
         neurons = _neurons(node)
         firing = self._firing[node.name]
         updates = neurons * self._steps * self._batch
+        # a Cell may take more values than it has neurons: of 32 places for 8 neurons 12 touched are 3
         touched = firing.touched * neurons // firing.places
         return NeuronCounts(neurons, updates, touched, firing.spikes, firing.events)
 
@@ -506,6 +510,7 @@ def _at_once(
 ) -> Iterator[ActivityCounter]:
     waiting: deque[Future[ActivityCounter]] = deque()
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        # two a process: one at work and one waiting, so that none idles and memory stays bounded
         for part in islice(parts, 2 * processes):
             waiting.append(pool.submit(_count, program, part, coding, chunk))
         while waiting:

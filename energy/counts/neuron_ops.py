@@ -85,6 +85,7 @@ def neuron_ops(node: Population) -> NeuronOps:
         + (synapse is not None)
         + (adapts is not None)
         + (node.multi_spike and node.rounding != "down"),
+        # snntorch_subtract_now looks at the threshold twice in a step: before its reset, and after
         compares=(node.v_min is not None) + node.spiking + (stateful and node.reset == "snntorch_subtract_now"),
         adds_per_spike=int(node.spiking and stateful and node.reset in _SUBTRACTING) + (adapts is not None),
         resets=node.spiking and stateful and node.reset != "none",

@@ -17,6 +17,7 @@ def lateness(program: Program) -> dict[str, int]:
     loop_of = {node.name: number for number, part in enumerate(segments(program)) for node in part}
     late = dict.fromkeys((node.name for node in program.outputs), 0)
     changed = True
+    # Bellman-Ford: a loop may shorten a way that was taken as settled
     while changed:
         changed = False
         for node in reversed(program.nodes):

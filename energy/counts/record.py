@@ -232,6 +232,7 @@ class Counts:
             shares = dict.fromkeys(_OF_EVERY_SAMPLE, repeating.samples / self.batch)
             spared = {key: getattr(counted, key) * share for key, share in shares.items() if hasattr(counted, key)}
             spared |= {key: n for key, n in vars(repeating).items() if key != "samples" and hasattr(counted, key)}
+            # steps are alike, so the later ones have (T - 1) / T of the events, exactly
             later = {key: n * (self.T - 1) / self.T for key, n in spared.items()}
             return replace(counted, **{key: getattr(counted, key) - n for key, n in later.items()})
 

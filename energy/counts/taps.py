@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import reduce
 from math import prod
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +49,7 @@ class Window:
     def meeting(self, k: int) -> tuple[slice, slice]:
         """Return the outputs whose kernel cell ``k`` lies inside the borders, and the inputs that it meets, in step."""
         shift = k * self.dilation - self.before
+        # -(shift // stride) is ceil(-shift / stride): the first output whose cell is not before the border
         first = max(0, -(shift // self.stride))
         last = min(self.outputs - 1, (self.size - 1 - shift) // self.stride)
         if last < first:
@@ -226,7 +228,7 @@ def fold_pools(program: Program, node: Weighted) -> Folded | None:
     while len(here.operands) == 1 and not here.operands[0].delay:
         before = program.by_name[here.operands[0].node]
         if isinstance(before, Pool):
-            table, nonzero = _through_pool(before, table), _through_pool(before, nonzero)
+            table, nonzero = spread(windows(before), table), spread(windows(before), nonzero)
             pools = (*(folded.pools if folded else ()), before.name)
             maximum = threshold or (folded is not None and folded.max_pool)
             folded = Folded(before.name, pools, maximum, table, nonzero)
@@ -240,13 +242,14 @@ def fold_pools(program: Program, node: Weighted) -> Folded | None:
     return folded
 
 
-def _through_pool(pool: Pool, table: Ints) -> Ints:
-    """Sum ``table`` (per pool output) over the windows that hold each pool input."""
-    for axis, window in enumerate(windows(pool), start=table.ndim - len(pool.stride)):
+def spread(axes: tuple[Window, ...], table: NDArray[Any]) -> NDArray[Any]:
+    """Sum ``table`` (per output, its last axes) over the windows that hold each input; of a mask: whether any does."""
+    for axis, window in enumerate(axes, start=table.ndim - len(axes)):
         lead = (slice(None),) * axis
-        spread = np.zeros((*table.shape[:axis], window.size, *table.shape[axis + 1 :]), np.int64)
+        met = np.zeros((*table.shape[:axis], window.size, *table.shape[axis + 1 :]), table.dtype)
         for k in range(window.kernel):
             outputs, inputs = window.meeting(k)
-            spread[(*lead, inputs)] += table[(*lead, outputs)]
-        table = spread
+            # inputs are a slice without repeats, so += adds each; on masks it is "or"
+            met[(*lead, inputs)] += table[(*lead, outputs)]
+        table = met
     return table

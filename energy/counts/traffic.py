@@ -14,7 +14,7 @@ import numpy as np
 
 from stl_deploy.energy.counts.arrivals import Mask
 from stl_deploy.energy.counts.record import Counts
-from stl_deploy.energy.counts.taps import Ints, windows
+from stl_deploy.energy.counts.taps import Ints, spread, windows
 from stl_deploy.energy.prices.chip import CORES, OnChip, hops, tile_of, tiles
 from stl_deploy.graph.placement import PlacedCore, Placement
 from stl_deploy.graph.program import Conv, Linear, Pool, Program, origin_of
@@ -95,6 +95,7 @@ def _traffic(program: Program, counts: Counts, chip: OnChip, placement: Placemen
         senders = [] if before is None else list(_cores_of(placement, before.name))
         for sender, (first, last) in senders:
             between[sender, number] = arriving[first:last].sum()
+        # in a chain only the network's input has no cores
         from_input += 0 if senders else int(arriving.sum())
     return Traffic(placement, chip.host, between, from_input, counts.neurons[cores[-1].node].events)
 
@@ -111,13 +112,7 @@ def _reaching(node: Linear | Conv | Pool, core: PlacedCore) -> Mask:
         return np.broadcast_to(held.any(axis=-1, keepdims=True), node.input_shape).ravel()
     if isinstance(node, Conv):
         held = np.any(held.reshape(node.groups, -1, *node.shape[1:]), axis=1)
-    for axis, window in enumerate(windows(node), start=held.ndim - len(node.stride)):
-        lead = (slice(None),) * axis
-        reached = np.zeros((*held.shape[:axis], window.size, *held.shape[axis + 1 :]), np.bool_)
-        for k in range(window.kernel):
-            outputs, inputs = window.meeting(k)
-            reached[(*lead, inputs)] |= held[(*lead, outputs)]
-        held = reached
+    held = spread(windows(node), held)
     if isinstance(node, Conv):
         held = np.repeat(held, node.input_shape[0] // node.groups, axis=0)
     return held.ravel()

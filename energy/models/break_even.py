@@ -233,6 +233,7 @@ class _Solver:
             return replace(account, text="the list lacks a price that this network needs")
         if not ann[1]:
             return replace(account, text="the ANN costs nothing at these prices")
+        # between bends costs are straight, so two evaluations give the crossing exactly
         bends = self._bends[None if account.flow is None else account.flow.fetch]
         scales = sorted({0.0, self._highest, *(bend for bend in bends if bend < self._highest)})
 
@@ -245,6 +246,7 @@ class _Solver:
         def at(end: int) -> Callable[[int], float]:
             return lambda place: cost(place)[end]
 
+        # the cheap end of the prices may cross after the dear one: the ANN moves, too
         low, high = sorted(crossing(scales, at(end), ann[end]) for end in (0, 1))
         if high < 0:
             return replace(account, text="the fixed part alone costs more than the ANN", verdict="above")

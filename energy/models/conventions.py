@@ -128,6 +128,7 @@ class _Rows:
             text = "does not apply: the input changes over time"
             return Ratio("bookkeeping", self._prices, None, name, text)
         first = first_layer(self._program, self._counts)
+        # by difference: all other lines of the bill stay those of the row above
         once = snn - self._layers(self._counts, first) + self._layers(self._counts.at_one_step(), first)
         return self.row(name, "the input repeats, so its synops and biases are paid at one step", once, ann)
 

@@ -83,6 +83,7 @@ def snn(program: Program, counts: Counts, prices: PriceList, flow: Dataflow) -> 
     if flow == _IN_REGISTERS:
         counts = counts.at_one_step()
     accesses = queue_accesses(program, counts)
+    # a loop needs its last step before the next, so no layer in it can run through all steps
     stepped = Dataflow("per_step", flow.sums) if flow.fetch == "per_inference" else flow
     for layer in synapses(program):
         own = stepped if layer.name in in_loops else flow
@@ -173,6 +174,7 @@ def _updates(node: Population, counts: Counts, prices: PriceList, flow: Dataflow
     counted, bits = counts.neurons[node.name], prices.accumulator_bits
     moved = counted.neuron_updates if leaks(node) else counted.neuron_updates_touched
     words, in_registers = state_values(node), flow == _IN_REGISTERS
+    # with sums in memory each addition has moved its potential already, and without a leak nothing else does
     if in_registers or (flow.sums == "memory" and not leaks(node)):
         moved = 0
     memory = 0 if in_registers else size_bytes(words, bits)
@@ -203,9 +205,8 @@ def ann(
     """Price one dense pass of the twin.
 
     active: share of the MACs on non-zero inputs, or a measured twin, which also has weights of its own; the others are
-    skipped: neither
-    multiplied, nor their weights and sums fetched. bits: of activations (None: as wide as weights); on integers the
-    multiply is priced in proportion to them. input_reads: ``per_mac`` where nothing is reused at all.
+    skipped: neither multiplied, nor their weights and sums fetched. bits: of activations (None: as wide as weights); on
+    integers the multiply is priced in proportion to them. input_reads: ``per_mac`` where nothing is reused at all.
     """
     ledger = Ledger(prices)
     act = prices.weight_bits if bits is None else bits

@@ -73,11 +73,3 @@ def _without_gain(program: Program, node: Neuron, *, is_bias: bool) -> Neuron:
         synapse = None if node.synapse is None else replace(node.synapse, gain=None)
         node = replace(node, gain=None, synapse=synapse)
     return replace(node, offset=None) if is_bias else node
-
-
-def zeros_for(
-    order: tuple[str, ...], rows: tuple[tuple[str, float, float], ...]
-) -> tuple[tuple[str, float, float], ...]:
-    """Return joules by layer in the graph's order, 0 for layers that were folded into others."""
-    known = {name: (snn, ann) for name, snn, ann in rows}
-    return tuple((name, *known.get(name, (0.0, 0.0))) for name in order)

@@ -119,6 +119,7 @@ class Equal:
 def against_equal_ann(snn: Point, anns: Sequence[Point], flow: Flow) -> Equal:
     """Compare an SNN with the cheapest ANN of equal accuracy; all decided the same samples."""
     costs = np.array([ann.cost(flow) for ann in anns])
+    # samples with the same pattern of right and wrong are interchangeable: a handful is drawn, not thousands
     patterns, counts = np.unique(np.stack([p.decided for p in (snn, *anns)]), axis=1, return_counts=True)
     samples = int(counts.sum())
     resampled = np.random.default_rng(0).multinomial(samples, counts / samples, _RESAMPLES)

@@ -67,12 +67,14 @@ def leading(counts: Counts) -> Dataflow:
     return LAYER_BY_LAYER if counts.is_static else QUOTED
 
 
-def by_layer(program: Program, counts: Counts, twin: AnnTwin | None = None) -> tuple[tuple[str, float, float], ...]:
-    """Return layer, SNN joules and ANN joules at the quoted prices in the dataflow that leads, in the graph's order."""
+def by_layer(program: Program, counts: Counts, twin: AnnTwin | None = None) -> dict[str, tuple[float, float]]:
+    """Return joules of the SNN and of the ANN by layer, at the quoted prices in the dataflow that leads."""
     prices, active, flow = load_prices(QUOTED_PRICE), 1.0 if twin is None else twin, leading(counts)
     sides = snn(program, counts, prices, flow), ann(program, counts, prices, flow, active=active)
-    sums = [{name: middle(total([i for i in side if i.layer == name])) for name in counts.order} for side in sides]
-    return tuple((name, sums[0][name], sums[1][name]) for name in counts.order)
+    snn_J, ann_J = (
+        {name: middle(total(item for item in side if item.layer == name)) for name in counts.order} for side in sides
+    )
+    return {name: (snn_J[name], ann_J[name]) for name in counts.order}
 
 
 def synop_joules(weights: int, macs: int, *, graded: bool) -> float:
@@ -103,6 +105,7 @@ def itemised(program: Program, counts: Counts, twin: AnnTwin | None = None) -> d
 def quoted(cells: Sequence[Ratio], flow: Dataflow = QUOTED) -> Ratio | None:
     """Return the cell to quote, streaming or `LAYER_BY_LAYER`; None without any."""
     kept = [cell for cell in cells if cell.flow == flow and cell.prices.name == QUOTED_PRICE]
+    # the stronger ANN is quoted wherever its zeros are known
     return next((cell for cell in kept if cell.ann_zeros == "skipped"), kept[0] if kept else None)
 
 

@@ -32,6 +32,7 @@ def without_ann(labels: NDArray[Any] | None, twin: AnnTwin | None) -> str:
         return ""
     samples, right = len(labels), int(twin.right.sum())
     commonest = int(np.unique(labels, return_counts=True)[1].max())
+    # of too few samples not even a twin without errors would be above chance
     could_show = accuracy_interval(samples, samples)[0] > commonest / samples
     if not could_show or accuracy_interval(right, samples)[0] > commonest / samples:
         return ""

@@ -11,7 +11,14 @@ import numpy as np
 
 from stl_deploy._util.remembered import remembered
 from stl_deploy.energy.counts.record import Counts, Fetched, populations
-from stl_deploy.energy.counts.taps import Weighted, bias_of, dense_macs, fan_out_nonzero, input_shape
+from stl_deploy.energy.counts.taps import (
+    Weighted,
+    bias_of,
+    dense_macs,
+    fan_out_nonzero,
+    input_shape,
+    weights_by_cell,
+)
 from stl_deploy.energy.models.memory import address_bits, size_bytes, weight_words
 from stl_deploy.graph.program import Conv, Input, Linear, Pool, Program, Scale, feeders
 
@@ -20,8 +27,8 @@ from stl_deploy.graph.program import Conv, Input, Linear, Pool, Program, Scale, 
 class Synapses:
     """One weighted layer: words stored, positions in and out; ``macs``: of one dense pass.
 
-    conv: whether weights are shared; filters: C_out x kernel positions (0 for other layers). nonzero: weights that are
-    not 0; macs_nonzero: MACs on them.
+    reached: outputs that one input reaches, at most. conv: whether weights are shared; filters: C_out x kernel
+    positions (0 for other layers). nonzero: weights that are not 0; macs_nonzero: MACs on them.
     """
 
     name: str
@@ -30,6 +37,7 @@ class Synapses:
     inputs: int
     outputs: int
     macs: int
+    reached: int
     conv: bool
     filters: int
     nonzero: int
@@ -40,8 +48,7 @@ class Synapses:
 
         An index is as wide as an address of the layer's outputs that one input reaches.
         """
-        reached = self.filters if self.conv else self.weights // max(1, self.inputs)
-        indexed = bits + address_bits(max(1, reached))
+        indexed = bits + address_bits(self.reached)
         if self.nonzero * indexed < self.weights * bits:
             return Stored(self.nonzero, indexed, compressed=True)
         return Stored(self.weights, bits, compressed=False)
@@ -114,6 +121,7 @@ def _layer(node: Weighted) -> Synapses:
         inputs=inputs,
         outputs=outputs,
         macs=dense_macs(node),
+        reached=weights_by_cell(node) * (prod(node.weight.shape[2:]) if isinstance(node, Conv) else 1),
         conv=isinstance(node, Conv),
         filters=filters,
         nonzero=_nonzero(node),
@@ -165,6 +173,7 @@ def queue_accesses(program: Program, counts: Counts) -> Mapping[str, int]:
     taps = {**counts.weighted, **counts.pools}
     accesses = dict.fromkeys(taps, 1)
     for names in _readers(program):
+        # the sender writes once, whoever reads: charged to the reader of most events
         accesses[max(names, key=lambda name: taps[name].in_nonzero)] = 2
     return accesses
 

@@ -90,6 +90,7 @@ class Ledger:
             "weights": sum(sizes["weights"]),
         }
         for kind, need in needs.items():
+            # in the order of `needs`: what is used most has the room first
             shares[kind] = min(1.0, left / need) if need else 1.0
             left = max(0.0, left - need)
         return shares

@@ -58,6 +58,7 @@ def _updates(node: Population, counts: Counts, prices: PriceList, ledger: Ledger
     counted = counts.neurons[node.name]
     ops = neuron_ops(node)
     charge_updates(node, counts, prices, ledger)
+    # a reset by subtraction is an add in the updates already
     ledger.ops(node.name, "resets", "add", counted.spikes * max(0, ops.resets - ops.adds_per_spike))
 
 

@@ -79,6 +79,7 @@ class Ratio:
 
     def _convention(self) -> dict[str, Any]:
         """Return one value for each key; the comparison's are null if the rule does not apply."""
+        # any comparison serves: only its keys are kept where the rule does not apply
         entries = (self.comparison or exactly(1.0, 1.0)).as_dict().items()
         return {
             "name": self.name,

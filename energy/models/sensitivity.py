@@ -100,8 +100,7 @@ def with_leak(prices: PriceList, leak: Price) -> PriceList:
 
 
 def with_state_bits(prices: PriceList, bits: int) -> PriceList:
-    """Return prices for states of ``bits``: memory and adds proportional, multiplies quadratic in the width."""
+    """Return prices for states of ``bits``: memory proportional, multiplies quadratic in the width, adds unchanged."""
     share = bits / prices.accumulator_bits
-    terms = dict(prices.terms)
-    terms["mul_state"] = prices.terms.get("mul_state", prices.terms["mul"]).times(share**2)
-    return replace(prices, accumulator_bits=bits, terms=terms)
+    multiply = prices.terms.get("mul_state", prices.terms["mul"]).times(share**2)
+    return replace(prices, accumulator_bits=bits, terms={**prices.terms, "mul_state": multiply})

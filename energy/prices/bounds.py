@@ -9,18 +9,17 @@ from functools import cache
 
 from stl_deploy.energy.prices.chip import COLUMNS, ROWS
 from stl_deploy.energy.prices.load import list_prices
-from stl_deploy.energy.prices.price_list import PriceList, Range
+from stl_deploy.energy.prices.price_list import SYNOPS, PriceList, Range
 
 VALUE_BITS = 8
 """Spikes that carry one value bit by bit."""
 MOST_ADDS = 31
 """A multiply over an add of the same width, at most, in the arithmetic lists (32-bit integers)."""
-_SYNOPS = ("synop", "synop_dense", "synop_sparse", "synop_conv", "synop_one_to_one")
 
 
 def dearest_synop(prices: PriceList) -> float:
     """Return the high end of the dearest synaptic event of a list, in joules."""
-    return max(prices.terms[term].high for term in _SYNOPS if term in prices.terms)
+    return max(prices.terms[term].high for term in SYNOPS if term in prices.terms)
 
 
 def graded(prices: PriceList, synops: float) -> tuple[Range, str]:

@@ -105,6 +105,7 @@ def _arithmetic_snn(program: Program, counts: Counts, prices: PriceList) -> Bill
 
 def _at_state_width(biller: Biller, prices: PriceList, updates: UpdateOps) -> None:
     """Charge multiplies, divisions and shifts of neuron states at accumulator width, and look-ups."""
+    # widths scale a multiply and an add; a list without both has only what it names
     if {"mul", "add"} <= set(prices.terms):
         biller.at("mul_state", "multiplies by decays", updates.leak_muls, leak_multiply(prices))
         if updates.other_muls:

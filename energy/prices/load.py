@@ -19,6 +19,7 @@ from stl_deploy.energy.prices.price_list import (
     NOT_PUBLISHED,
     ON_CHIP_BYTES,
     SIZES,
+    SYNOPS,
     TERMS,
     TEXTS,
     UNITS,
@@ -35,6 +36,13 @@ _MOST_BYTES = 2**16
 _MOST_DOTS = 200
 """In one line: tomllib takes minutes for a key of hundreds of thousands of parts."""
 _WITH_SIGMA = ("measured", "calibrated")
+_BESIDE = {
+    "hop_ew": "hop_ns",
+    "hop_ns": "hop_ew",
+    "neuron_inactive": "neuron_active",
+    "neuron_update": "neuron_access",
+}
+"""Terms that are read beside another alone."""
 
 
 def list_prices() -> tuple[PriceList, ...]:
@@ -108,6 +116,11 @@ def _parse(text: str, name: str, *, where: str) -> PriceList:
         raise ConfigError(f"{where}: 'terms': expected a table of prices; found {terms!r}")
     _refuse_unknown(terms, TERMS[scope], f"{where}, scope '{scope}'", "term")
     prices = {term: read_price(entry, TERMS[scope][term], f"{where}: '{term}'") for term, entry in terms.items()}
+    for term, other in _BESIDE.items():
+        if term in prices and other not in prices:
+            raise ConfigError(f"{where}: '{term}': expected '{other}' beside it; found none")
+    if scope == "marginal" and prices.keys().isdisjoint(SYNOPS):  # events without a price are bounded by it
+        raise ConfigError(f"{where}: expected the price of a synaptic event, {' or '.join(SYNOPS)}; found none")
     if evidence in _WITH_SIGMA:
         _need_sigmas(terms, where, evidence)
     about = {key: data[key] for key in (*TEXTS, "year")} | {key: data.get(key, 32) for key in BITS}

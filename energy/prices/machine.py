@@ -66,6 +66,7 @@ def measure_machine(work: Callable[[], object], samples: int, *, root: Path = PO
         work()
         rounds += 1
     seconds = time.perf_counter() - start
+    # the counters wrap at a value of their own, within the hour under load
     used = [(counter.read() - first) % counter.wraps_at for counter, first in zip(counters, before, strict=True)]
     if not all(used):
         return MachineEnergy(None, rounds * samples, seconds, names, "an energy counter did not move")

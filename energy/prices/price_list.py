@@ -70,16 +70,16 @@ _MEMORIES = ("sram_8KB", "sram_32KB", "sram_1MB", "dram", "dram_ddr", "dram_hbm2
 MAX_BITS = 64
 ON_CHIP_BYTES = 1 << 20
 NOT_PUBLISHED = "not published"
-_SYNOPS = ("synop", "synop_dense", "synop_sparse", "synop_conv", "synop_one_to_one")
+SYNOPS = ("synop", "synop_dense", "synop_sparse", "synop_conv", "synop_one_to_one")
 _NEURONS = ("neuron_active", "neuron_inactive", "neuron_access", "neuron_update", "neuron_ms")
 _MESSAGES = ("spike", "spike_out", "spike_in_tile", "message_out", "hop_ew", "hop_ns")
 _LATENCIES = (
-    *(f"latency_{event}" for event in (*_SYNOPS, *_NEURONS, *_MESSAGES, "message_in")),
+    *(f"latency_{event}" for event in (*SYNOPS, *_NEURONS, *_MESSAGES, "message_in")),
     *(f"step_sync_{tiles}_tiles" for tiles in (1, 2, 4, 29)),
 )
 TERMS: Mapping[Scope, Mapping[str, str]] = {
     "arithmetic": _OPERATIONS | dict.fromkeys(_MEMORIES, "memory"),
-    "marginal": dict.fromkeys((*_SYNOPS, *_NEURONS, *_MESSAGES), "energy")
+    "marginal": dict.fromkeys((*SYNOPS, *_NEURONS, *_MESSAGES), "energy")
     | dict.fromkeys(_LATENCIES, "time")
     | {"idle_power": "power", "step_time": "time"},
     "all-in": {"synop": "energy", "mac": "energy"},
@@ -250,6 +250,7 @@ def access(prices: PriceList, size: int, on_chip: float = 1.0) -> Range:
 
     No more of it is on chip than the list's ``on_chip_bytes``.
     """
+    # a memory that alone exceeds the chip leaves in part, however the others share
     share = min(on_chip, prices.on_chip_bytes / max(size, 1))
     low, high = sram_access(prices, min(size, prices.on_chip_bytes))
     dram = next(prices.terms[term] for term in _DRAM if term in prices.terms)

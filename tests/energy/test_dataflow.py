@@ -13,7 +13,7 @@ from stl_deploy.energy.models import dataflow
 from stl_deploy.energy.models.dataflow import DATAFLOWS, Dataflow, Fetch, Sums
 from stl_deploy.energy.models.frontier import ann_joules_of_counts
 from stl_deploy.energy.models.grid import GRID_PRICES, quoted
-from stl_deploy.energy.models.layout import meeting_places
+from stl_deploy.energy.models.layout import _layer, meeting_places
 from stl_deploy.energy.models.ledger import Item, Ledger
 from stl_deploy.energy.models.lemaire import ann as lemaire_ann
 from stl_deploy.energy.models.lemaire import snn as lemaire_snn
@@ -428,6 +428,15 @@ def test_pruned_weights_cost_less_on_both_sides() -> None:
     synops = next(item["count"] for item in items if item["term"] == "synops")
     assert synops == sparse.counts.weighted["a"].synops_nonzero_w / 4 < sparse.counts.weighted["a"].synops / 4
     assert sparse.verdict != whole.verdict
+
+
+def test_an_index_addresses_what_one_input_reaches() -> None:
+    """Of a layer over tokens it was as many times too narrow as there are tokens, of groups as many too wide."""
+    tokens = replace(linear("a", "in", np.ones((64, 8))), input_shape=(16, 8), shape=(16, 64))
+    grouped = replace(conv("c", "in", np.ones((8, 1, 3, 3)), (8, 4, 4)), groups=8, input_shape=(8, 6, 6))
+    whole = conv("d", "in", np.ones((8, 2, 3, 3)), (8, 4, 4))
+    scale = Scale(name="s", shape=(8,), operands=(Operand("in"),), scale=f32(np.ones(8)))
+    assert [_layer(node).reached for node in (tokens, grouped, whole, scale)] == [64, 9, 72, 1]
 
 
 def test_few_zero_weights_are_stored_as_they_are() -> None:

@@ -97,6 +97,26 @@ def test_terms_cannot_be_added_to_an_all_in_price(tmp_path: Path) -> None:
         load_prices(written(tmp_path, text))
 
 
+EVENTS = GOOD.partition("mac =")[0].replace("arithmetic", "marginal").replace("measured", "secondary")
+
+
+@pytest.mark.parametrize(
+    ("terms", "sentence"),
+    [
+        (("neuron_active",), r"expected the price of a synaptic event, synop or synop_dense.*; found none"),
+        (("synop", "hop_ew"), r"'hop_ew': expected 'hop_ns' beside it; found none"),
+        (("synop", "hop_ns"), r"'hop_ns': expected 'hop_ew' beside it; found none"),
+        (("synop", "neuron_inactive"), r"'neuron_inactive': expected 'neuron_active' beside it"),
+        (("synop", "neuron_update"), r"'neuron_update': expected 'neuron_access' beside it"),
+    ],
+)
+def test_a_price_that_nothing_would_read_is_refused(tmp_path: Path, terms: tuple[str, ...], sentence: str) -> None:
+    """Energy of such a list ended in a KeyError, or left the price out."""
+    text = EVENTS + "".join(f'{term} = {{ value = 4.6, unit = "pJ" }}\n' for term in terms)
+    with pytest.raises(ConfigError, match=sentence):
+        load_prices(written(tmp_path, text))
+
+
 def test_what_is_no_price_list(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"\.toml file; found 'horowitz' \(did you mean .*'horowitz45_fp32'.*\?\)"):
         load_prices("horowitz")
