@@ -16,6 +16,7 @@ def reachable(starts: Iterable[T], following: Callable[[T], Iterable[T]]) -> Ite
     """
     waiting = list(dict.fromkeys(starts))
     seen = set(waiting)
+    # the list grows while it is walked, which makes this breadth-first
     for item in waiting:
         yield item
         for other in following(item):

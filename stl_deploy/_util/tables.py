@@ -23,6 +23,7 @@ def columns(rows: Sequence[Sequence[str]], width: int | None = None) -> list[str
         return [_line(row, natural) for row in rows]
     least = [max(max(map(len, cell.split()), default=0) for cell in column) for column in zip(*rows, strict=True)]
     room = width - _GAP * (len(least) - 1)
+    # not even the longest words fit side by side
     if sum(least) > room:
         return _blocks(rows, width)
     widths = _fitted(natural, least, room)

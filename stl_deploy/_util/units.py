@@ -14,6 +14,7 @@ _PREFIXES = ((1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"), (1e-12, "p"), (1
 
 def prefix_of(value: float) -> tuple[float, str]:
     """Return the factor and the prefix under which ``value`` has one to three digits before the point."""
+    # 1e-3 is 1 m, 9e-4 is 900 u; below all of them f, and 0 without a prefix
     fitting = (p for p in _PREFIXES if abs(value) >= p[0])
     return next(fitting, _PREFIXES[-1] if value else _PREFIXES[0])
 

@@ -116,6 +116,7 @@ def _anchored(config: RunConfig, folder: Path) -> RunConfig:
         return config
     file, colon, name = given.rpartition(":") if given.rpartition(":")[0].endswith(".py") else (given, "", "")
     beside, here = (folder / file).resolve(), Path(file).resolve()
+    # beside the configuration wins: a run folder's data must not depend on where the call is made
     chosen = here if here.exists() and not beside.exists() else beside
     return config.with_values(dataset={"path": f"{chosen}{colon}{name}"})
 

@@ -144,6 +144,7 @@ def _parts(config: DatasetConfig, raw: Raw) -> dict[str, Part]:
         samples, own = given[name]
         if samples is None or own is None:
             picked = drawn(labels if labels.ndim == 1 else np.zeros(len(labels)), raw.groups, rest, fraction, rng)
+            # test is drawn first: the same test samples whatever the validation fraction
             rest = np.setdiff1d(rest, picked)
             parts[name] = raw.train[picked], labels[picked]
         else:

@@ -59,6 +59,7 @@ def gather(events: Events, steps: int, shape: tuple[int, ...], binning: Binning,
         span = int(when[-1]) - int(when[0]) if len(when) else 0
         if span * steps >= 2**63:
             raise InputError(f"expected events over a time that {steps} time steps can part; found {span} µs")
+        # times * steps in int64: the span was checked above, or it would wrap
         frame = np.minimum((when - when[:1]) * steps // max(span, 1), steps - 1)
     size = int(np.prod(shape))
     counts = np.bincount(frame * size + where, minlength=steps * size).reshape(steps, *shape)
@@ -96,6 +97,7 @@ def aer40(data: bytes, shape: Shape, where: str) -> Events:
     if len(data) % 5:
         raise InputError(f"{where}: expected a multiple of 5 bytes (40 bits an event); found {len(data)}")
     x, y, high, middle, low = np.frombuffer(data, np.uint8).reshape(-1, 5).astype(np.int64).T
+    # row 240 is no pixel of 34: it adds 2^13 us to all later events
     wraps = y == _OVERFLOW_ROW
     when = ((high & 127) << 16 | middle << 8 | low) + _OVERFLOW_TIME * np.cumsum(wraps)
     return _named(where, shape, (high >> 7)[~wraps], y[~wraps], x[~wraps], when=when[~wraps])

@@ -51,6 +51,7 @@ def encode_axes(x: NDArray[Any], unit: float, *, most: int = MOST) -> Counts:
     level, counts = steps[0].copy(), np.zeros((*signal.shape, 2), np.uint8)
     for now, to in zip(steps, np.moveaxis(counts, -3, 0), strict=True):
         moved = np.clip(np.trunc((now - level) / unit), -most, most)
+        # by what was sent, not to the signal: what `most` cut off follows in later steps
         level += moved * unit
         to[..., 0], to[..., 1] = np.maximum(moved, 0), np.maximum(-moved, 0)
     return counts.reshape(*signal.shape[:-1], -1)

@@ -109,6 +109,7 @@ def encode(images: Tensor, T: int, encoder: Encoder, generator: torch.Generator 
     if encoder == "direct":
         return images.unsqueeze(0).expand(T, *images.shape)
     if encoder == "latency":
+        # T is beyond the last step: a pixel of 0 never fires
         due = torch.where(images > 0, ((1 - images) * (T - 1)).round(), T)
         steps = torch.arange(T, device=images.device).reshape(T, *(1,) * images.dim())
         return (due == steps).to(images.dtype)

@@ -53,6 +53,7 @@ def least_squares(program: Program, active: Mapping[str, Tensor], levels: int) -
         limit = torch.full_like(top, torch.inf)
         for name in set(names) & set(limits):
             limit = limit.minimum(limits[name][:, 0])
+        # channel by channel at once: each keeps the share at which its own error was least
         least, best = torch.full_like(top, torch.inf), top.clone()
         for share in _SHARES:
             theta = (top * float(share)).clamp(min=torch.finfo(top.dtype).tiny).minimum(limit)

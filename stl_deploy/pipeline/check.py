@@ -66,8 +66,7 @@ def declared_grid(bits: int | None) -> dict[str, Any] | None:
     """Return metadata of an input of multiples of 2^-bits up to 1; raise InputError for bits outside 0…24."""
     if bits is None:
         return None
-    bits = checked_bits(bits)
-    return {"fraction_bits": bits, "max": 1.0}
+    return {"fraction_bits": checked_bits(bits), "max": 1.0}
 
 
 def seen_coding(x: NetworkInput | None) -> dict[str, Any] | None:
@@ -86,8 +85,8 @@ def targets_asked(
     options: of the targets that are named. x: input that those may count by.
     Raises InputError for a name or an option that is none of theirs.
     """
-    formats: dict[str, TargetCheck] = {n: partial(findings, kind) for n, kind in registry().formats.items()}
-    known: dict[str, TargetCheck] = {**formats, **{n: partial(findings, kind) for n, kind in registry().checks.items()}}
+    known: dict[str, TargetCheck] = {n: partial(findings, kind) for n, kind in registry().formats.items()}
+    known |= {n: partial(findings, kind) for n, kind in registry().checks.items()}
     for name in cast(Sequence[object], targets or ()):
         if not isinstance(name, str):
             kind = type(name).__name__

@@ -40,7 +40,11 @@ class Parts:
 def parts_of(data: Any) -> Parts:
     """Return the three disjoint parts of the data; raise InputError for what is none."""
     arrays = _arrays(data)
+    if "x" not in arrays:
+        raise InputError(f"{data}: expected an array 'x' [N, *shape], and 'y' for labels; found neither")
     x = _floats(arrays["x"])
+    if not bool(torch.isfinite(x).all()):
+        raise InputError("data: expected finite numbers; found NaN or infinity")
     if "y" not in arrays:
         return Parts(x, None, None)
     for name in ("y", "y_val", "y_test"):
@@ -53,6 +57,7 @@ def parts_of(data: Any) -> Parts:
         if f"x{ending}" in arrays:
             judged[ending] = _floats(arrays[f"x{ending}"]), torch.from_numpy(arrays[f"y{ending}"].astype(np.int64))
         else:
+            # shares are of all samples: _test takes half, _val a tenth of all from the other half
             picked = drawn(labels, arrays.get(GROUP), rest, share, random)
             rest = np.setdiff1d(rest, picked)
             judged[ending] = x[picked], torch.from_numpy(labels[picked])

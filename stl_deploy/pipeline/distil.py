@@ -58,6 +58,7 @@ def _groups(module: ProgramModule, what: What) -> list[dict[str, Any]]:
     groups = []
     for name, value in named.items():
         if what == "weights" or name.endswith(_OF_NEURONS):
+            # an offset starts at 0, and a rate of its own size would never move it
             size = named.get(name.replace(".offset", ".threshold"), value)
             groups.append({"params": [value], "lr": _RATE * float(size.detach().square().mean().sqrt())})
     return groups

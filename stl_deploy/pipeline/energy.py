@@ -66,7 +66,7 @@ def energy(
     """
     match_inputs(program, x)
     program, x = on_declared_grid(program, x, options.input_grid, say)
-    score = None
+    score, margin = None, MARGIN if options.margin is None else options.margin
     if metric is not None:
         score, labels = _scored(metric, program, x, labels, twin), None
     require_labels(options, labels, program)
@@ -86,10 +86,10 @@ def energy(
         checked=checked(program, x, options.step_time),
         step_time=options.step_time,
         score=score,
-        margin=MARGIN if options.margin is None else options.margin,
+        margin=margin,
         notes=(*notes, *rounded(options), *_matrices(program)),
     )
-    return with_advice(report, program, x, labels, MARGIN if options.margin is None else options.margin)
+    return with_advice(report, program, x, labels, margin)
 
 
 def with_advice(

@@ -190,6 +190,7 @@ class _Backends:
                 self.runners[name] = self._opened(name, kind, x if self.net.sample is None else self.net.sample)
             return self.runners[name].run(given, record=True)
         except InputError:
+            # an artifact has its integers already; only those chosen here can be chosen anew
             if not isinstance(kind, type) or not _beyond(x, self.held.get(name)):
                 raise
             if not first:

@@ -54,6 +54,7 @@ def check_place(to: str, output: Path, options: ExportOptions) -> Format:
     target = form_of(find_format(to), of_target(options))
     if target.suffix is not None:
         require_suffix(output, target.suffix, f" for {to}")
+    # a folder may well be called snn.v2: only endings of files are taken for a slip
     if target.folder is not None and output.suffix and not output.is_dir() and output.suffix in _FILES:
         raise InputError(
             f"{output}: expected the name of a folder, as {to} is written; found that of a file; leave "
@@ -118,8 +119,8 @@ def export(
         contents = manifest(program, [path], source=dict(origin), **facts)
     write_json(output.with_name(output.name + ".manifest.json"), contents)
     say.say(f"written: {output} and {output.name}.manifest.json")
-    if "load" in facts:
-        say.say(f"load it there with:\n{facts['load']}")
+    if load := facts.get("load"):
+        say.say(f"load it there with:\n{load}")
     return Exported(output, contents)
 
 

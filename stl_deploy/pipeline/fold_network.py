@@ -87,6 +87,7 @@ def fold(
     if folded.grids:
         metadata["grid"] = {grid.node: grid.fraction_bits for grid in folded.grids}
     folded_program = replace(folded.program, metadata=metadata)
+    # NIR has no threshold that adapts
     if any(neuron.adaptation is not None for neuron in folded_program.spiking):
         return Folded(None, folded_program, folded.grids, folded.kept)
     written = to_own_graph(folded_program)
@@ -133,6 +134,7 @@ def _require_spikes(neuron: Neuron, currents: Floats, spikes: Floats) -> None:
         near = np.abs(potentials - steps) <= _NEAR * max(1.0, float(potentials.max()))
         state.release(out)
         differ: NDArray[np.bool_] = out != expected
+        # a neuron that rounding let fire once has another state from there on, and is judged no longer
         wrong += int((differ & ~near & ~parted).sum())
         parted |= differ
     if wrong:

@@ -132,6 +132,7 @@ def check_numbers(program: Program, x: NetworkInput) -> None:
     made = captured.get("made") if isinstance(captured, Mapping) else None
     for array in (x.values() if isinstance(x, Mapping) else [np.asarray(x)]) if made in _MADE else ():
         with np.errstate(invalid="ignore"):
+            # 300 becomes 44 in uint8, and nan any integer: whatever does not come back was changed
             kept = array.astype(made).astype(array.dtype) == array
         if not kept.all():
             raise InputError(

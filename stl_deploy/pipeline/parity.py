@@ -83,6 +83,7 @@ def _percent(share: float | None, dead: str | None = None) -> str:
     if share is None:
         return ""
     text = f"{100 * share:.2f} %"
+    # one spike in a million would be rounded to all
     text = "> 99.99 %" if text == "100.00 %" and share < 1 else text
     return text if dead is None else f"{text} ({dead})"
 

@@ -66,6 +66,7 @@ class QuantisedModule(QuantisedGraph, Generic[G]):
         Raises InputError for input of another shape or type, and for fractions where the graph declares no grid.
         """
         x = self._taken(x)
+        # not abs(), which would copy the input
         if x.numel() and max(float(x.max()), -float(x.min())) > self._largest:
             warn_caller(
                 f"quantised: x goes beyond {self._largest:g}, for which its integers were chosen: Loihi's sums of 24 "

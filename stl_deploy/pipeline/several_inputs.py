@@ -13,7 +13,7 @@ from torch import nn
 
 from stl_deploy._util.reachable import reachable
 from stl_deploy.config.options import Time
-from stl_deploy.graph.program import Concat, Gather, Input, Node, Operand, Program, Reshape
+from stl_deploy.graph.program import Concat, Gather, Input, Node, Operand, Output, Program, Reshape
 from stl_deploy.graph.segments import ordered
 from stl_deploy.passes.permutations import Permutations, arrange
 from stl_deploy.pipeline.fold import FoldedLayers
@@ -74,6 +74,7 @@ def split_input(program: Program, parts: Sequence[Part]) -> tuple[Program, tuple
         if isinstance(node, Reshape) and len(node.operands) == 1:
             inner = nodes.get(node.operands[0].node)
             entry = nodes.get(inner.operands[0].node) if isinstance(inner, Reshape) and inner.operands else None
+            # Input [2, 3] -> Reshape [6] -> Reshape [2, 3]: the input as it is
             if isinstance(entry, Input) and inner is not None and entry.shape == node.shape:
                 stands_for[node.name] = Operand(entry.name, inner.operands[0].delay + node.operands[0].delay)
                 continue
@@ -128,6 +129,6 @@ def _resolved(operand: Operand, stands_for: Mapping[str, Operand]) -> Operand:
 
 def _needed(nodes: dict[str, Node]) -> dict[str, Node]:
     """Return the inputs and the nodes that an output depends on."""
-    outputs = (name for name, node in nodes.items() if type(node).__name__ == "Output")
+    outputs = (name for name, node in nodes.items() if isinstance(node, Output))
     needed = {*reachable(outputs, lambda name: (operand.node for operand in nodes[name].operands))}
     return {name: node for name, node in nodes.items() if name in needed or isinstance(node, Input)}

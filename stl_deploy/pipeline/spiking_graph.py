@@ -266,8 +266,7 @@ class SpikingGraph:
         same = chosen.input_grid is None and folded.program.digest() == self.program.digest()
         if proof is not None and not same:
             proof = replace(proof, before_fold=True)
-        about: dict[str, Any] = {"proof": proof, "original": self.original}
-        return SpikingGraph(folded.program, sample=sample, name=self.name, **about)
+        return SpikingGraph(folded.program, proof=proof, original=self.original, sample=sample, name=self.name)
 
     @named_options(ExportOptions, target="to", backend="to", format="to", verify="verified")
     def export(

@@ -48,6 +48,7 @@ def pareto_front(points: Sequence[Point]) -> tuple[Point, ...]:
 
 
 def _beats(a: Point, b: Point) -> bool:
+    # accuracies of different samples have no order
     if a.samples != b.samples:
         return False
     no_worse = a.accuracy >= b.accuracy and a.joules <= b.joules

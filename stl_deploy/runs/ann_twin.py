@@ -70,6 +70,7 @@ def measure_twin(program: Program, run_dir: Path, x: NDArray[Any], labels: NDArr
                 f"{list(nodes[name].weight.shape)}; train the twin with the same configuration and "
                 f"{option('mode', 'ann')}"
             )
+    # an ANN sees an image once, however often the SNN is shown it
     frames = x[:1] if bool((x == x[:1]).all()) else x
     active, fetched, right = dict.fromkeys(nodes, 0), dict.fromkeys(nodes, 0), list[NDArray[np.bool_]]()
     scores: list[NDArray[Any]] = []

@@ -92,6 +92,7 @@ def _states(value: Any, place: str) -> Iterator[tuple[str, Mapping[Any, Tensor]]
         value = dict(_tensors_of_module(value, ""))
     if not isinstance(value, dict) or place.count(".") >= _DEEPEST:
         return
+    # an empty dict is no state dict: `optimizer.state` of a fresh training is one
     if value and all(isinstance(part, Tensor) for part in value.values()):
         yield place, value
         return

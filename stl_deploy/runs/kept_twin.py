@@ -112,6 +112,7 @@ def _frame(config: RunConfig, program: Program, x: NDArray[Any], *, own: bool) -
     The run's own frames of numbers that were rounded are not added up: the twin was measured on their rounded sum.
     """
     if config.encoder == "direct":
+        # steps that differ were drawn or perturbed: no one of them is the image
         return x[:1] if bool((x == x[:1]).all()) else None
     if config.train.frames == "each":
         return x

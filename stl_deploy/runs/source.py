@@ -160,7 +160,7 @@ def open_reading(
     return replace(program, metadata={**program.metadata, "dialect": reading.dialect.as_dict()}), reading
 
 
-def _open_program_file(source: NetworkSource, dialect: str | None) -> tuple[Program, DialectChoice]:
+def _open_program_file(source: NetworkSource, dialect: object) -> tuple[Program, DialectChoice]:
     if dialect is not None:
         raise InputError(f"{source.path}: dialects apply to .nir files; a .program file is complete")
     program = read_program(source.file)
@@ -240,30 +240,30 @@ def read(path: str | Path, dialect: str | Path | Mapping[str, Any] | Dialect | N
         >>> net = stl_deploy.read("their.nir", dialect="snntorch")
     """
     source = open_source(as_path(path))
-    name = source.path.resolve().stem
-    if source.holds_program:
-        program = open_program(source, None if dialect is None else str(dialect))
-        return SpikingGraph(program, sample=_sample(source), name=name)
-    graph = read_nir(source.file)
-    reading = resolve_dialect(graph, dialect, path)
+    net, reading = _network(source, dialect)
     if reading.told_by == "form":
         warn_caller(reading.reason)
     if reading.unspecified_options:
         warn_caller(reading.unspecified_options)
-    return SpikingGraph(graph, reading.dialect, sample=_sample(source), name=name)
-
-
-def _sample(source: NetworkSource) -> Any:
-    """Return the test samples of a run folder; None without."""
-    kept = source.path / TEST_INPUT
-    return read_inputs(kept)[0] if source.kind == RUN and kept.is_file() else None
+    net.name, kept = source.path.resolve().stem, source.path / TEST_INPUT
+    if source.kind == RUN and kept.is_file():
+        net.sample, _ = read_inputs(kept)
+    return net
 
 
 def open_network(source: NetworkSource, dialect: str | None = None, *, say: Console | None = None) -> SpikingGraph:
     """Open the network of a run folder or a file for verbs in memory; see `stl_deploy.runs.source.open_program`."""
+    net, reading = _network(source, dialect)
+    tell(reading, say)
+    return net
+
+
+def _network(
+    source: NetworkSource, dialect: str | Path | Mapping[str, Any] | Dialect | None
+) -> tuple[SpikingGraph, DialectChoice]:
     if source.holds_program:
-        return SpikingGraph(open_program(source, dialect), name=source.file.stem)
+        program, reading = _open_program_file(source, dialect)
+        return SpikingGraph(program, name=source.file.stem), reading
     graph = read_nir(source.file)
     reading = resolve_dialect(graph, dialect, source.path)
-    tell(reading, say)
-    return SpikingGraph(graph, reading.dialect, name=source.file.stem)
+    return SpikingGraph(graph, reading.dialect, name=source.file.stem), reading

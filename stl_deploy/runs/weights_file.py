@@ -88,6 +88,7 @@ def _matches(place: str, state: Mapping[str, Tensor], wanted: Mapping[str, Tenso
         names = {name: prefix + name for name in wanted}
         yield _match(place, prefix, names, state, [name for name in state if name.startswith(prefix)])
     for prefix in _prefixes(wanted, state):
+        # a wrapper put its name before all of the module's, not before some
         if all(name.startswith(prefix) for name in wanted):
             names = {name: name.removeprefix(prefix) for name in wanted}
             yield _match(place, prefix, names, state, list(state))

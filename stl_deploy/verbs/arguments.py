@@ -10,6 +10,7 @@ from typing import Annotated, Any, get_args
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from stl_deploy.config.options import LONGEST
 from stl_deploy.errors import InputError
 
 
@@ -116,6 +117,14 @@ def texts(given: list[str] | None) -> tuple[str, ...]:
     return tuple(given or ())
 
 
+def number_or_text(value: int | str | None) -> int | str | None:
+    """Return the integer that a text is, else the value itself."""
+    try:
+        return int(value or "")
+    except ValueError:
+        return value
+
+
 def path_text(given: Path | None) -> str | None:
     """Return a path in its form for a configuration."""
     return None if given is None else str(given)
@@ -162,8 +171,6 @@ InputGrid = Annotated[
     int | None,
     typer.Option("--input-grid", metavar="BITS", help="Round the input to multiples of 2^-BITS and declare this grid."),
 ]
-LONGEST = 1e6
-"""Seconds that a deadline may be away: waits of the operating system end at 2^31 ms."""
 
 
 def _deadline(value: float) -> float:

@@ -36,7 +36,7 @@ from stl_deploy.runs.configure import configure
 from stl_deploy.runs.inputs import input_spec
 from stl_deploy.runs.user_module import load_module, module_input, name_in_file
 from stl_deploy.tracing.initial_norms import drawn_statistics
-from stl_deploy.verbs.arguments import As
+from stl_deploy.verbs.arguments import As, number_or_text
 
 
 def capture(
@@ -83,7 +83,7 @@ def capture(
     if output.suffix != PROGRAM_SUFFIX:
         require_suffix(output, ".nir", f" for a captured graph ({PROGRAM_SUFFIX} for what NIR cannot hold)")
     x = module_input(input_file, time)
-    pick = int(pick) if isinstance(pick, str) and pick.lstrip("-").isdigit() else pick
+    pick = number_or_text(pick)
     say.say(f"running {name_in_file(module)[0]}, which is your code")
     model = load_module(module, weights, say)
     with warnings.catch_warnings():
@@ -152,6 +152,7 @@ def untrained_graph(
             f"{what}: {named('input_file')} applies to checks of FILE.py:NAME; a configuration declares its input"
         )
     config = configure(what, [] if declared is None else [f"dataset.input_grid={declared['fraction_bits']}"])
+    # the weights that training would draw, and the caller's random state as it was
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(config.train.seed)
         network = Network(config, *check_dataset(config.dataset)).eval()

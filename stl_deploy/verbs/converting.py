@@ -18,7 +18,7 @@ from stl_deploy.passes.spikes_for_relus import Form
 from stl_deploy.pipeline.convert import convert as convert_module
 from stl_deploy.report.page.conversion import render_conversion
 from stl_deploy.runs.user_module import load_module, name_in_file
-from stl_deploy.verbs.arguments import As
+from stl_deploy.verbs.arguments import As, number_or_text
 
 
 def convert(
@@ -58,7 +58,7 @@ def convert(
     if output.suffix != PROGRAM_SUFFIX:
         other = option("output", str(output.with_suffix(PROGRAM_SUFFIX)))
         raise InputError(f"{output}: expected a {PROGRAM_SUFFIX} file, which holds every network; give {other}")
-    count: Any = int(levels) if isinstance(levels, str) and levels.isdigit() else levels
+    count: Any = number_or_text(levels)
     say.say(f"running {name_in_file(module)[0]}, which is your code")
     ann = load_module(module, weights, say)
     with warnings.catch_warnings(record=True) as caught:

@@ -105,7 +105,10 @@ def energy(
     narrower = ""
     if opened.kind == RUN and ann is None:
         narrower = _train_narrower(source, twin, say) if frontier else ""
-        frames = None if twin is None or twin.right is None else twin_frames(program, source, input_file, x, labels)[0]
+        frames = None
+        if twin is not None and twin.right is not None:
+            # on the grid of the twin's: the narrower ANNs get the very frames that it got
+            frames, _ = twin_frames(program, source, input_file, x, labels, input_grid=options.input_grid)
         if twin is not None and frames is not None:
             own = input_file is None and options.input_grid is None
             report = _with_frontier(report, source, program, twin, frames, options.margin, own)

@@ -62,6 +62,7 @@ def _evaluate_artifacts(run_dir: Path, test: LabelledInput, say: Console) -> Gra
         if to is None or to.name in (GRAPH, PROGRAM):
             continue
         try:
+            # tried first: one artifact that cannot run would end the evaluation of all
             ready(to.load(path), net.program)
         except (InputError, ToolError, UnsupportedError) as error:
             say.warn(f"{path.name} does not run and is left out of the table: {error}")

@@ -101,6 +101,7 @@ def _fold_file(
     given = program_input(opened, net.program, input_file)
     before, x = on_declared_grid(net.program, given.x, options.input_grid, say)
     bench = ParityBench(before, x)
+    # "before" is the reference: what folding moved is counted, and required of nobody
     bench.add(output.name, ParityBench(after, x).expected, required=False)
     say.say(f"{output.name} against {source.name} on {given.what}:")
     show_parity(bench.report, say, is_random=given.is_random)

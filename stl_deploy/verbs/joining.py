@@ -202,6 +202,7 @@ def learn_weights(scores: Tensor, labels: Tensor) -> list[float]:
     descent on a softmax from equal weights; the same input gives the same weights.
     """
     targets = functional.one_hot(labels, scores.shape[2]).to(torch.float64)
+    # softmax of zeros: equal weights, and no weight can become negative
     logits = torch.zeros(len(scores), dtype=torch.float64, requires_grad=True)
     optimiser = torch.optim.Adam([logits], lr=0.05)
     with torch.enable_grad():

@@ -124,6 +124,7 @@ def quantise(
         table = _quantise(run_dir, made, options, known, say, output)
         forget_results(output)
         shutil.rmtree(checkpoints, ignore_errors=True)
+        # moved once all is written: a failure leaves the former run as it was
         for file in made.iterdir():
             file.replace(output / file.name)
     if (output / "net.net").exists():

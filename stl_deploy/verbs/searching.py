@@ -212,8 +212,9 @@ def search(
                 "decides; cut the sequences into windows with one label each"
             )
         trials = list(plan(config))
-        with nullcontext(executor) if executor else _pool(options.processes) as workers:
-            assert workers is not None
+        # spawned: a forked child would have torch's locks without the threads that release them
+        own = executor or ProcessPoolExecutor(options.processes, mp_context=get_context("spawn"))
+        with nullcontext(own) if executor else own as workers:
             team = _Team(run_dir, workers, options.processes, end, say)
             tasks = [(trial, fold) for trial in trials for fold in range(FOLDS)]
             team.train(tasks)
@@ -266,6 +267,7 @@ def fold_of(data: Dataset, fold: int) -> Dataset:
     pixels, labels = (torch.cat([getattr(split, key) for split in splits]) for key in ("pixels", "labels"))
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
     others = torch.cat([order[k::FOLDS] for k in range(FOLDS) if k != fold])
+    # the proportion of the run's own splits, so that the choice of an epoch sees as many
     kept = round(len(others) * len(data.validation) / len(labels))
     train, validation, test = (
         replace(data.train, pixels=pixels[at], labels=labels[at])
@@ -302,10 +304,6 @@ class _Team:
                 self.say.say(f"{len(self.done)} networks: {trial.name}, fold {fold + 1}")
 
 
-def _pool(processes: int) -> Executor:
-    return ProcessPoolExecutor(processes, mp_context=get_context("spawn"))
-
-
 def pooled(folds: Sequence[Sequence[Point]]) -> list[Point]:
     """Return the points that each fold has, by name: decisions one after the other, steps and joules as means."""
     by_name = [{point.name: point for point in fold} for fold in folds]
@@ -340,6 +338,7 @@ def _result(points: Sequence[Point], margin: float, config: RunConfig, missing: 
 
 def _trial_of(point: Point, trials: Sequence[Trial]) -> Trial:
     """Return the trial that a point is of: its name begins with the trial's, and one trial's name with another's."""
+    # "ANN, half width" begins "ANN, half width, energy penalised", too: the longest name is the trial's
     return max((trial for trial in trials if point.name.startswith(trial.name)), key=lambda trial: len(trial.name))
 
 

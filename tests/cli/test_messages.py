@@ -15,6 +15,7 @@ from stl_deploy.data.own.arrays import ArrayData, check_arrays
 from stl_deploy.energy.chips.time import parse_step_times
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.targets import find_format, for_hardware, registry
+from stl_deploy.verbs.arguments import number_or_text
 
 X = np.zeros((8, 5, 3), np.float32)
 LABELS = np.arange(8) % 4
@@ -99,3 +100,12 @@ def test_a_missing_option_names_its_choices() -> None:
     ending = error_sentences.guess("missing option '--against'", (), ())
     assert ending == f"give an exported file or folder, or a backend: {', '.join(registry().runners)}"
     assert error_sentences.guess("missing option '--input'", (), ()) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("2", 2), ("-1", -1), (3, 3), (0, 0), ("auto", "auto"), ("²", "²"), ("--1", "--1"), (None, None)],
+)
+def test_a_number_or_a_name(text: int | str | None, value: int | str | None) -> None:
+    """A raised digit, which counts as a digit but is no integer, ended in a traceback."""
+    assert number_or_text(text) == value

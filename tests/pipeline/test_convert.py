@@ -170,6 +170,11 @@ def test_data_that_are_no_data_are_named(ann: nn.Module, tmp_path: Path) -> None
     beyond = torch.where(torch.arange(len(y)) % 4 == 0, 3, y)
     with pytest.raises(stl.InputError, match="labels below 3, one for each output; found 3"):
         stl.convert(ann, (x, beyond), levels=4, progress=False)
+    np.savez(tmp_path / "other.npz", z=np.zeros((20, 6), np.float32))
+    with pytest.raises(stl.InputError, match=r"other\.npz: expected an array 'x'"):
+        parts_of(tmp_path / "other.npz")  # a KeyError
+    with pytest.raises(stl.InputError, match="expected finite numbers; found NaN"):
+        parts_of(np.full((20, 6), np.nan, np.float32))  # was blamed on the model
     with pytest.raises(stl.InputError, match=r"npz file or a folder; found no 'none\.npz'"):
         stl.convert(ann, "none.npz", progress=False)
     with pytest.raises(stl.InputError, match=r"found no 'mnistt' .*'mnist'"):

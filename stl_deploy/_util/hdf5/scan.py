@@ -138,6 +138,7 @@ class Scan:
         array = _read(data, dtype, shape)
         if array.nbytes > _HANDED_BYTES or len(self.content) + array.nbytes > _ALL_HANDED_BYTES:
             return [dtype.str, shape, None]
+        # to the next 8 bytes: the reader views float64 in place
         self.content += bytes(-len(self.content) % 8)
         self.content += array.tobytes()
         return [dtype.str, shape, len(self.content) - array.nbytes]

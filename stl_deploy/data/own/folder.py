@@ -61,6 +61,7 @@ def load(config: DatasetConfig) -> Raw:
     for split, images_of_split in files.items():
         images = np.empty((len(images_of_split), *shape), np.uint8)
         for index, (path, _) in enumerate(images_of_split):
+            # names, too: an image moved to another class is other data
             digest.update(f"{path.relative_to(root)}\0{sha256(path)}\n".encode("utf-8", "surrogateescape"))
             images[index] = _pixels(path, shape, config)
         splits[split], splits[f"{split}_labels"] = images, np.array([label for _, label in images_of_split], np.int64)
