@@ -26,13 +26,15 @@ class Split:
     Sequences may have a label for each step, ``[N, T]``.
 
     Of events: frames of counts, ``[N, T, *shape]`` with levels 1. Own data may be float32 with levels 1, taken as they
-    are; ``grid`` is then what the network's input is rounded to.
+    are; ``grid`` is then what the network's input is rounded to. groups: ``[N]`` int64, of samples that stay together
+    where folds are drawn (windows of one recording); None: each alone.
     """
 
     pixels: Tensor
     labels: Tensor
     levels: int
     grid: Grid | None = None
+    groups: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -56,7 +58,8 @@ class Split:
     def some(self, count: int) -> Split:
         """Return the samples at `part` alone."""
         index = self.part(count)
-        return replace(self, pixels=self.pixels[index], labels=self.labels[index])
+        groups = None if self.groups is None else self.groups[index]
+        return replace(self, pixels=self.pixels[index], labels=self.labels[index], groups=groups)
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,11 +134,15 @@ def load_dataset(config: DatasetConfig, raw: Raw | None = None) -> Dataset:
     return Dataset(config.name, shape, classes, **splits, class_names=config.classes, digest=raw.digest)
 
 
-Part = tuple[NDArray[Any], NDArray[np.int64]]
+Part = tuple[NDArray[Any], NDArray[np.int64], NDArray[Any] | None]
 
 
 def _parts(config: DatasetConfig, raw: Raw) -> dict[str, Part]:
-    """Return samples and labels of each split; missing test, then validation splits are drawn from train."""
+    """Return samples, labels and groups of each split; missing test, then validation splits are drawn from train."""
+
+    def picked_of(at: NDArray[np.int64]) -> Part:
+        return raw.train[at], labels[at], None if raw.groups is None else raw.groups[at]
+
     rng = np.random.default_rng(config.seed)
     labels, rest = raw.train_labels, np.arange(len(raw.train_labels))
     parts: dict[str, Part] = {}
@@ -146,10 +153,10 @@ def _parts(config: DatasetConfig, raw: Raw) -> dict[str, Part]:
             picked = drawn(labels if labels.ndim == 1 else np.zeros(len(labels)), raw.groups, rest, fraction, rng)
             # test is drawn first: the same test samples whatever the validation fraction
             rest = np.setdiff1d(rest, picked)
-            parts[name] = raw.train[picked], labels[picked]
+            parts[name] = picked_of(picked)
         else:
-            parts[name] = samples, own
-    parts["train"] = raw.train[rest], labels[rest]
+            parts[name] = samples, own, None
+    parts["train"] = picked_of(rest)
     return {name: parts[name] for name in ("train", "validation", "test")}
 
 
@@ -230,8 +237,9 @@ def _stratified(
     return np.sort(np.concatenate(picked)) if picked else np.zeros(0, np.int64)
 
 
-def _split(raw: Raw, samples: NDArray[Any], labels: NDArray[np.int64]) -> Split:
+def _split(raw: Raw, samples: NDArray[Any], labels: NDArray[np.int64], groups: NDArray[Any] | None) -> Split:
     import torch
 
     held = samples if samples.flags.writeable else samples.copy()  # torch takes no others
-    return Split(torch.from_numpy(held), torch.from_numpy(labels), raw.levels, raw.grid)
+    members = None if groups is None else torch.from_numpy(np.unique(groups, return_inverse=True)[1])
+    return Split(torch.from_numpy(held), torch.from_numpy(labels), raw.levels, raw.grid, members)

@@ -257,23 +257,35 @@ def plan(config: RunConfig) -> Iterator[Trial]:
 
 
 def fold_of(data: Dataset, fold: int) -> Dataset:
-    """Return the data of a fold: its test split is every `FOLDS`-th training or validation sample, in a fixed order.
+    """Return the data of a fold: its test split is every `FOLDS`-th group of the training and validation samples.
 
-    The others train, and validate in the proportion of the two splits. From `FOLDS` on: the data themselves.
+    Groups are in a fixed order, and stay whole. The others train, and validate in the proportion of the two splits.
+    From `FOLDS` on: the data themselves.
     """
     if fold >= FOLDS:
         return data
     splits = (data.train, data.validation)
     pixels, labels = (torch.cat([getattr(split, key) for split in splits]) for key in ("pixels", "labels"))
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
-    others = torch.cat([order[k::FOLDS] for k in range(FOLDS) if k != fold])
+    numbers = torch.cat([_group_numbers(data.train), len(data.train) + _group_numbers(data.validation)])
+    groups, members = np.unique(numbers.numpy(), return_inverse=True)
+    place = torch.randperm(len(groups), generator=torch.Generator().manual_seed(0)).argsort()[members]
+    order = place.argsort(stable=True)
+    of_fold = [order[place[order] % FOLDS == k] for k in range(FOLDS)]
+    others = torch.cat([of_fold[k] for k in range(FOLDS) if k != fold])
     # the proportion of the run's own splits, so that the choice of an epoch sees as many
     kept = round(len(others) * len(data.validation) / len(labels))
+    while 0 < kept < len(others) and place[others[kept]] == place[others[kept - 1]]:
+        kept += 1
     train, validation, test = (
-        replace(data.train, pixels=pixels[at], labels=labels[at])
-        for at in (others[kept:], others[:kept], order[fold::FOLDS])
+        replace(data.train, pixels=pixels[at], labels=labels[at], groups=None)
+        for at in (others[kept:], others[:kept], of_fold[fold])
     )
     return replace(data, train=train, validation=validation, test=test)
+
+
+def _group_numbers(split: Split) -> torch.Tensor:
+    """Return the number of each sample's group; samples without groups are one each."""
+    return torch.arange(len(split)) if split.groups is None else split.groups
 
 
 class _Team:

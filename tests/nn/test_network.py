@@ -197,5 +197,5 @@ def test_nothing_comes_after_the_vote(tiny):
 
 
 def test_input_of_another_shape_is_refused(tiny):
-    with pytest.raises(InputError, match=r"expected input \[T, B, 1, 8, 8\]; found \[3, 2, 8, 8\]"):
+    with pytest.raises(InputError, match=r"expected input \[T, B, 1, 8, 8\] with T, B >= 1; found \[3, 2, 8, 8\]"):
         _network(tiny)(torch.rand(3, 2, 8, 8))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,32 @@ def test_folds_part_the_training_and_validation_samples(tiny: RunConfig) -> None
         assert sum(map(len, parts)) == len(pool)
         assert all(len(part) for part in parts)
     assert fold_of(data, FOLDS) is data
+    order = torch.randperm(len(pool), generator=torch.Generator().manual_seed(0))
+    assert torch.equal(folds[1].test.pixels.flatten(1), pool[order[1::FOLDS]])
+
+
+def test_folds_keep_groups_whole(tiny: RunConfig) -> None:
+    """Windows of one recording in two folds made the accuracies of cross-validation too high."""
+    data = load_dataset(tiny.dataset)
+    numbers = {"train": torch.arange(len(data.train)) // 7, "validation": torch.arange(len(data.validation)) // 5}
+    marked = {
+        name: replace(split, labels=groups + 1000 * (name == "train"), groups=groups)
+        for name, groups in numbers.items()
+        for split in (getattr(data, name),)
+    }
+    data = replace(data, **marked)
+    seen = []
+    for fold in range(FOLDS):
+        parts = fold_of(data, fold)
+        groups = [set(part.labels.tolist()) for part in (parts.train, parts.validation, parts.test)]
+        assert all(groups)
+        assert sum(map(len, groups)) == len(set.union(*groups))
+        seen.append(groups[2])
+    assert (
+        sum(map(len, seen))
+        == len(set.union(*seen))
+        == len({*numbers["train"].tolist()}) + len({*numbers["validation"].tolist()})
+    )
 
 
 def test_folds_are_pooled_by_name() -> None:

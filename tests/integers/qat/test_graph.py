@@ -276,7 +276,9 @@ def with_a_readout(**fields: Any) -> list[Node]:
 def test_input_of_another_shape_is_refused() -> None:
     net = program(spike_sums())
     x = torch.from_numpy(events(net))
-    with pytest.raises(InputError, match=r"expected input \[T, B, \d+, 8, 8\]; found \[5, 6, \d+, 8, 7\]"):
+    with pytest.raises(
+        InputError, match=r"expected input \[T, B, \d+, 8, 8\] with T, B >= 1; found \[5, 6, \d+, 8, 7\]"
+    ):
         QuantisedGraph(net, events(net))(x[..., :7])
 
 
