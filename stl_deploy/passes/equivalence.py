@@ -326,8 +326,9 @@ def _error(program: Program, name: str, grids: Mapping[str, LayerGrid], path: fr
     before = sum(_error(program, source.node, grids, path) for source in node.operands)
     if isinstance(node, Linear | Conv):
         passed = before * largest_sum(node.weight, None, Grid(0, 1)) if before else 0.0
-        # A population's own weights are rounded to the grid of the weights that it shares a sum with.
-        beside = [s.node for reader in program.readers[name] for s in reader.operands]
+        # Weights of a population's own spikes are rounded together with those on its way in, which have the grid.
+        loops = [r for r in program.readers[name] if any(source.node == r.name for source in node.operands)]
+        beside = [source.node for reader in loops for source in reader.operands]
         rounded = [name] if name in grids else [each for each in beside if each in grids]
         change = max((grids[each].largest_change for each in rounded), default=0.0)
         fan_in = node.weight[0].size

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -17,6 +15,7 @@ from stl_deploy._util.npz import names_in, read_npz
 from stl_deploy._util.remedies import option
 from stl_deploy._util.units import counted
 from stl_deploy._util.untrusted import error_location
+from stl_deploy._util.user_file import run_as_module
 from stl_deploy.errors import InputError
 from stl_deploy.runs.weights_file import load_weights
 from stl_deploy.tracing import Time
@@ -48,21 +47,12 @@ def name_in_file(source: str) -> tuple[str, str]:
 
 
 def _run(file: Path) -> ModuleType:
-    """Run the user's file as a module; modules beside it can be imported meanwhile."""
-    name = f"captured_{file.stem}"
-    spec = importlib.util.spec_from_file_location(name, file)
-    assert spec is not None, "its name ends in .py"
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(file.resolve().parent))
-    sys.modules[name] = module  # dataclasses and pickling look their module up by name
+    """Run the user's file; raise InputError, with its line, for whatever it raises."""
     try:
-        spec.loader.exec_module(module)
+        with run_as_module(file, f"captured_{file.stem}") as module:
+            return module
     except (Exception, SystemExit) as error:
         raise InputError(f"{file}: {error_location(error, file)}") from error
-    finally:
-        sys.path.pop(0)
-    return module
 
 
 def load_function(source: str) -> Callable[..., Any]:

@@ -211,6 +211,8 @@ def search(
                 f"{run_dir}: expected one label for each sample; found labels of each step, which no ANN of one pass "
                 "decides; cut the sequences into windows with one label each"
             )
+        for fold in range(FOLDS if data.train.groups is not None else 0):
+            fold_of(data, fold)  # too few groups are refused before any training
         trials = list(plan(config))
         # spawned: a forked child would have torch's locks without the threads that release them
         own = executor or ProcessPoolExecutor(options.processes, mp_context=get_context("spawn"))
@@ -260,7 +262,7 @@ def fold_of(data: Dataset, fold: int) -> Dataset:
     """Return the data of a fold: its test split is every `FOLDS`-th group of the training and validation samples.
 
     Groups are in a fixed order, and stay whole. The others train, and validate in the proportion of the two splits.
-    From `FOLDS` on: the data themselves.
+    From `FOLDS` on: the data themselves. Raises InputError where whole groups leave a split empty.
     """
     if fold >= FOLDS:
         return data
@@ -280,6 +282,8 @@ def fold_of(data: Dataset, fold: int) -> Dataset:
         replace(data.train, pixels=pixels[at], labels=labels[at], groups=None)
         for at in (others[kept:], others[:kept], of_fold[fold])
     )
+    if not (len(train) and len(validation) and len(test)):
+        raise InputError(f"expected groups for {FOLDS} folds, each with training samples; found {len(groups)} groups")
     return replace(data, train=train, validation=validation, test=test)
 
 

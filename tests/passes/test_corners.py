@@ -12,6 +12,8 @@ from stl_deploy.config.options import FoldOptions
 from stl_deploy.graph import program as ir
 from stl_deploy.graph.run import run
 from stl_deploy.passes import CAPTURED, FOREIGN, apply
+from stl_deploy.passes.base import LayerGrid
+from stl_deploy.passes.equivalence import _error
 from stl_deploy.passes.ramps_for_cells import ramps_for_cells
 from tests.energy.nets import conv, f32, lif, linear, pool, program, start
 from tests.graph.cells import cell
@@ -43,6 +45,15 @@ def test_recurrent_weights_are_rounded_to_the_grid_of_the_way_in(bits: int) -> N
     (grid,) = folded.grids
     weights = folded.program.by_name["back"].weight * 2.0**grid.fraction_bits  # type: ignore[attr-defined]
     np.testing.assert_array_equal(weights, np.rint(weights))
+
+
+def test_only_own_spikes_share_the_grid_of_the_way_in() -> None:
+    """A layer that nothing rounded may not move, though one beside it was rounded."""
+    layers = (linear("rounded", "in", np.ones((2, 3))), linear("kept", "in", np.ones((2, 3))))
+    neuron = replace(lif("n", "rounded", (2,)), operands=(ir.Operand("rounded"), ir.Operand("kept")))
+    net, grids = program(start((3,)), *layers, neuron), {"rounded": LayerGrid("rounded", 4, 10.0, 0.25)}
+    assert _error(net, "rounded", grids) == 0.25 * 4
+    assert _error(net, "kept", grids) == 0
 
 
 def _named(case: str) -> tuple[ir.Node, ...]:

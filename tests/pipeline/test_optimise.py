@@ -150,16 +150,24 @@ def test_own_sequences_keep_their_steps(tiny: RunConfig) -> None:
     assert {trial.steps for trial in snns} == {1, 2, 3, 4, 64}
 
 
-def test_labels_of_each_step_are_refused_before_anything_is_trained(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("own", "why"),
+    [
+        ({"y": np.zeros((20, 4), np.int64), "y_test": np.ones((20, 4), np.int64)}, "labels of each step, which no ANN"),
+        ({"y": np.arange(20) % 2, "y_test": np.arange(20) % 2, "group": np.arange(20) // 10}, "found 2 groups"),
+    ],
+    ids=["labels of each step", "too few groups"],
+)
+def test_data_without_folds_are_refused_before_anything_is_trained(tmp_path: Path, own: Any, why: str) -> None:
     x = np.zeros((20, 4, 2), np.float32)
-    np.savez(tmp_path / "own.npz", x=x, y=np.zeros((20, 4), np.int64), x_test=x, y_test=np.ones((20, 4), np.int64))
+    np.savez(tmp_path / "own.npz", x=x, x_test=x, **own)
     (tmp_path / "config.yaml").write_text(
-        f"dataset: {{name: npz, path: {tmp_path / 'own.npz'}, encoder: sequence, validation_fraction: 0.2}}\n"
+        f"dataset: {{name: npz, path: {tmp_path / 'own.npz'}, encoder: sequence, validation_fraction: 0.5}}\n"
         "network:\n  - {kind: linear, features: 2}\n  - {kind: lif}\n  - {kind: linear, features: 2}\n  - {kind: li}\n"
         "train: {epochs: 1, loss: ce}\n"
     )
     (tmp_path / "model.safetensors").write_bytes(b"")
-    with pytest.raises(InputError, match="expected one label for each sample; found labels of each step, which no ANN"):
+    with pytest.raises(InputError, match=why):
         optimise(tmp_path)
     assert not (tmp_path / "twin").exists()
 

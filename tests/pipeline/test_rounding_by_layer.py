@@ -15,7 +15,7 @@ from stl_deploy.graph.run import Result, run
 from stl_deploy.pipeline.artifacts import ParityBench
 
 F = np.float32
-SIZE, STEPS, SAMPLES = 40, 30, 6
+SIZE, STEPS, SAMPLES = 40, 30, 24
 ORDER = np.random.default_rng(1).permutation(SIZE)
 
 
@@ -68,7 +68,7 @@ def test_another_order_of_sums_is_accepted_and_another_weight_is_not(as_cells: b
     bench = ParityBench(program, x)
     bench.add("reordered", in_another_order(program, x, lambda node: node.weight))
     (reordered,) = bench.runs
-    assert reordered.differing > 0
+    assert reordered.differing > 5
     assert reordered.is_rounding
     bench.report.require()
     bench.add("wrong", in_another_order(program, x, lambda node: node.weight * F(0.995)))
@@ -114,7 +114,7 @@ def test_spikes_beside_potentials_are_held_against_their_cell() -> None:
     assert [node.name for node in program.compared] == ["lif1", "lif2"]
     bench = ParityBench(program, x)
     bench.add("reordered", in_another_order(network(as_cells=True), x, lambda node: node.weight))
-    assert bench.runs[0].differing > 0
+    assert bench.runs[0].differing > 5
     assert bench.runs[0].is_rounding
     bench.add("wrong", in_another_order(network(as_cells=True), x, lambda node: node.weight * F(0.995)))
     wrong = {**bench.expected.recorded, "lif1": 1 - bench.expected.recorded["lif1"]}

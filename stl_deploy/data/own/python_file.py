@@ -8,8 +8,6 @@ tensor of one shape. All are held in memory.
 from __future__ import annotations
 
 import hashlib
-import importlib.util
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +18,7 @@ from numpy.typing import NDArray
 
 from stl_deploy._util.arrays import as_array
 from stl_deploy._util.untrusted import error_location
+from stl_deploy._util.user_file import run_as_module
 from stl_deploy.config.schema import DatasetConfig
 from stl_deploy.data.own import arrays, trust
 from stl_deploy.data.own.arrays import ArrayData
@@ -74,21 +73,11 @@ def _errors_of(file: Path) -> Iterator[None]:
 
 
 def _run(file: Path, name: str) -> Any:
-    module_name = f"stl_deploy_data_{file.stem}"
-    spec = importlib.util.spec_from_file_location(module_name, file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module
-    sys.path.insert(0, str(file.resolve().parent))
-    try:
-        spec.loader.exec_module(module)
+    with run_as_module(file, f"stl_deploy_data_{file.stem}") as module:
         function = getattr(module, name, None)
         if not callable(function):
             raise InputError(f"{file}: expected a function '{name}' that returns torch Datasets; found none")
         return function()
-    finally:
-        sys.path.remove(str(file.resolve().parent))
 
 
 def from_datasets(found: Any, where: str = "data") -> ArrayData:
