@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -47,17 +48,19 @@ def test_a_counter_that_wraps_round(tmp_path: Path) -> None:
 
 
 def test_short_work_is_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "LEAST_SECONDS", 0.02)
+    """A call of 0.3 s is made again until 1 s has gone by: four times."""
+    now = [100.0]
+    monkeypatch.setattr(machine, "LEAST_SECONDS", 1.0)
+    monkeypatch.setattr(machine, "time", SimpleNamespace(perf_counter=lambda: now[0]))
     counter = domain(tmp_path, "0", "package-0", 0)
-    calls: list[int] = []
 
     def work() -> None:
-        calls.append(1)
-        counter.write_text(f"{len(calls)}\n")
+        now[0] += 0.3
+        counter.write_text(f"{int(counter.read_text()) + 1}\n")
 
     found = measure_machine(work, 10, root=tmp_path)
-    assert found.samples == 10 * len(calls) > 10
-    assert found.seconds >= 0.02
+    assert found.samples == 40
+    assert found.seconds == approx(1.2)
     assert found.joules_per_sample == approx(1e-7)
 
 
