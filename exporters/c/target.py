@@ -30,7 +30,7 @@ from stl_deploy.exporters.integer_runner import IntegerProgram, calibration, ove
 from stl_deploy.exporters.targets import Format, Network
 from stl_deploy.graph.check import NIR_NODES
 from stl_deploy.graph.findings import Finding, from_error
-from stl_deploy.graph.program import Gather, MaxPool, Node, Product, Program
+from stl_deploy.graph.program import Gather, MaxPool, Node, Operand, Product, Program
 from stl_deploy.graph.readout import readout_of
 from stl_deploy.graph.show import Row
 from stl_deploy.integers.bounds import SUM_LIMIT
@@ -285,16 +285,22 @@ def measured_synops(graph: IntegerGraph, x: NDArray[Any]) -> Mapping[str, float]
     names = {source.node for node in [*readers, *products] for source in node.operands}
     values = values_of(graph, x, names)
     steps = x.shape[0] * x.shape[1]
+
+    def read(source: Operand) -> NDArray[Any]:
+        value = values[source.node]
+        # A step late: nothing in the first, and the last is read by none.
+        return np.concatenate([np.zeros_like(value[:1]), value[:-1]]) if source.delay else value
+
     synops = {}
     for node in readers:
-        arriving = np.add.reduce([values[source.node] != 0 for source in node.operands]) != 0
+        arriving = sum(read(source).astype(np.int32) for source in node.operands) != 0
         if isinstance(node, ConvNode):
             taps = np.broadcast_to(conv_fan_out(node), node.input_shape).reshape(-1)
         else:
             taps = np.full(arriving[0, 0].size, len(node.weight) if isinstance(node, DenseNode) else 1)
         synops[node.name] = float(arriving.reshape(steps, -1).sum(axis=0) @ taps) / steps
     for product in products:
-        left, right = (values[source.node] != 0 for source in product.operands)
+        left, right = (read(source) != 0 for source in product.operands)
         pairs = (left.astype(np.float32) @ right) if product.matrices else (left & right)
         synops[product.name] = float(pairs.sum(dtype=np.float64)) / steps
     return synops

@@ -27,6 +27,7 @@ from stl_deploy.graph.program import Node, Operand, Reshape, Shape
 from stl_deploy.graph.readout import KEY as READOUT
 from stl_deploy.graph.readout import Readout, readout_of
 from stl_deploy.integers import graph as int_ir
+from stl_deploy.integers.bounds import require_sums
 from stl_deploy.integers.net import (
     ACCUMULATORS,
     DECAY_ONE,
@@ -170,7 +171,12 @@ def _narrowed(values: Ints) -> NDArray[Any]:
 
 
 def read_integers(path: Path) -> tuple[int_ir.IntegerGraph, About]:
-    """Read the file; raise InputError naming the node for anything that `write_integers` does not write."""
+    """Read the file.
+
+    Raises:
+        InputError: For anything that `write_integers` does not write; names the node.
+        UnsupportedError: For biases and sums beyond 32 bits.
+    """
     arrays = read_npz(path)
     try:
         structure = json.loads(arrays[_STRUCTURE].astype(np.uint8).tobytes().decode())
@@ -201,9 +207,11 @@ def read_integers(path: Path) -> tuple[int_ir.IntegerGraph, About]:
         except (KeyError, TypeError, ValueError, OverflowError, AttributeError, RecursionError) as error:
             raise InputError(f"{path}: node {str(name)[:40]!r} cannot be read ({error}); export it again") from None
     try:
-        return _checked(made, accumulator), about
+        graph = _checked(made, accumulator)
     except (ValueError, StopIteration, KeyError, IndexError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: its nodes do not fit together ({error}); export it again") from None
+    require_sums(graph)  # also where sums wrap: they do so at 2^17, after 64 times them fitted in 32 bits
+    return graph, about
 
 
 def folder_bytes(path: Path) -> bytes:

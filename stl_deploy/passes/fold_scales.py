@@ -122,6 +122,9 @@ def _rows(program: Program, scale: Scale, term: Operand) -> Doubles | None:
     before = program.by_name[term.node]
     if term.delay or not isinstance(before, Linear | Conv | Scale) or len(program.readers[before.name]) != 1:
         return None
+    # Read twice by one sum, it would bring the shift twice.
+    if [operand.node for operand in scale.operands].count(before.name) != 1:
+        return None
     if any(
         source.node == scale.name and source.delay
         for reader in program.readers[scale.name]

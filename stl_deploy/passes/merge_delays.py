@@ -22,14 +22,15 @@ from stl_deploy.passes.base import Nodes, Pass, by_row, free, readers_of, rewrit
 class LateTerm:
     """A source of a node that reaches it through one layer of weights, read by it alone, and uniform delays.
 
-    source: of the reader. layer, base: names of the layer and of the signal that it weighs. lag: steps in all. between:
-    Delay nodes that nothing else reads.
+    source: of the reader. layer, base: names of the layer and of the signal that it weighs. lag: steps in all, of which
+    behind: behind the layer. between: Delay nodes that nothing else reads.
     """
 
     source: Operand
     layer: str
     base: str
     lag: int
+    behind: int
     between: tuple[str, ...]
 
 
@@ -44,7 +45,7 @@ def late_terms(nodes: Nodes, reader: str, kind: type[Linear] | type[Scale]) -> d
 
 
 def _term(nodes: Nodes, source: Operand, kind: type[Linear] | type[Scale]) -> LateTerm | None:
-    at, lag, layer, between = source, source.delay, None, []
+    at, lag, behind, layer, between = source, source.delay, 0, None, []
     while True:
         node = nodes[at.node]
         own = len(node.operands) == 1 and len(readers_of(nodes, at.node)) == 1
@@ -54,9 +55,9 @@ def _term(nodes: Nodes, source: Operand, kind: type[Linear] | type[Scale]) -> La
         elif isinstance(node, Scale) and own and not node.scale.ndim and node.scale == 1:
             between.append(at.node)
         elif isinstance(node, kind) and layer is None and own:
-            layer = at.node
+            layer, behind = at.node, lag
         else:
-            return None if layer is None else LateTerm(source, layer, at.node, lag, tuple(between))
+            return None if layer is None else LateTerm(source, layer, at.node, lag, behind, tuple(between))
         at = node.operands[0]
         lag += at.delay
 

@@ -71,16 +71,22 @@ def _of_terms(nodes: Nodes, terms: list[LateTerm], reader: str) -> tuple[NDArray
 
 def _write(nodes: Nodes, terms: list[LateTerm], taps: NDArray[np.float64], reader: str) -> None:
     """Give layers their rounded weights; those of zeros alone go, their bias to the first that stays."""
-    kept = [i for i in range(len(terms)) if taps[i].any()] or [0]
-    biases = [layer.bias for term in terms if isinstance(layer := nodes[term.layer], Linear) and layer.bias is not None]
-    for i in kept:
-        layer = nodes[terms[i].layer]
-        if isinstance(layer, Linear):
-            bias = np.asarray(sum(biases)) if biases and i == kept[0] else None
+    biases: dict[int, Any] = {}
+    for term in terms:
+        layer = nodes[term.layer]
+        if isinstance(layer, Linear) and layer.bias is not None:
+            # A bias that is read late is absent in the first steps: only layers read as late can add it up.
+            biases[term.behind] = biases.get(term.behind, 0) + layer.bias
+    unused = []
+    for i in sorted(range(len(terms)), key=lambda i: not taps[i].any()):  # those of zeros last
+        layer, bias = nodes[terms[i].layer], biases.pop(terms[i].behind, None)
+        if not (taps[i].any() or bias is not None or (i == 0 and not taps.any())):
+            unused.append(terms[i])
+        elif isinstance(layer, Linear):
             nodes[layer.name] = replace(layer, weight=taps[i], bias=bias)
         elif isinstance(layer, Scale):
             nodes[layer.name] = replace(layer, scale=taps[i])
-    without(nodes, [term for i, term in enumerate(terms) if i not in kept], reader)
+    without(nodes, unused, reader)
 
 
 PASS = Pass("round_delays", _round, "asked", wanted=lambda options: options.delays == "steps")

@@ -75,6 +75,8 @@ def test_arrays_of_any_size_are_rounded_and_added_up_as_a_whole(shape: tuple[int
     assert rounded.dtype == np.float32
     np.testing.assert_array_equal(rounded, np.round(weight * 32) / 32)
     assert largest_difference(rounded, weight) == np.abs(rounded - weight).max()
+    rounded.flat[-1] = np.nan  # in the last of the parts that are looked at one after the other
+    assert np.isnan(largest_difference(rounded, weight))
     sums = np.abs(weight.reshape(shape[0], -1)).sum(axis=1) * 3
     assert largest_sum(weight, None, Grid(0, 3.0)) == sums.max()
     assert largest_sum(weight, bias, Grid(0, 3.0)) == (sums + np.abs(bias)).max()

@@ -95,3 +95,17 @@ def test_the_least_integer_of_32_bits_is_beyond_every_limit(tmp_path: Path) -> N
     write_integers(_one_neuron(v_reset=np.array(-(2**31), np.int32)), About(), file)
     with pytest.raises(InputError, match="threshold of 'n' does not fit"):
         read_integers(file)
+
+
+@pytest.mark.parametrize(("bias", "fits"), [(2**24 - 1, True), (2**24, False), (-(2**30), False)])
+def test_a_stored_bias_fits_in_32_bits_in_64ths(bias: int, fits: bool, tmp_path: Path) -> None:
+    graph = _one_neuron()
+    biased = [replace(n, bias=np.array([bias], np.int32)) if isinstance(n, IntegerLIF) else n for n in graph.nodes]
+    write_integers(replace(graph, nodes=tuple(biased)), About(), tmp_path / "integers.npz")
+    if fits:
+        read, _ = read_integers(tmp_path / "integers.npz")
+        assert simulate(read, np.zeros((3, 1, 1), np.int32)).y.all()
+    else:
+        with pytest.raises(UnsupportedError, match="beyond the 16,777,216 that fit") as refused:
+            read_integers(tmp_path / "integers.npz")
+        assert refused.value.slug == "sums-too-large"

@@ -135,3 +135,13 @@ def test_a_term_that_is_scaled_takes_the_factors() -> None:
     assert (w.weight.tolist(), inner.scale.tolist()) == ([[0.5, 1], [0.75, 1]], [1, 0.75])
     x = (np.random.default_rng(0).random((30, 8, 2)) < 0.4).astype(np.float32)
     np.testing.assert_array_equal(run(after.program, x).y, run(before, x).y)
+
+
+@pytest.mark.parametrize("delays", [(0, 0), (1, 0), (0, 1)])
+def test_a_shift_is_not_added_for_each_time_that_a_layer_is_read(delays: tuple[int, int]) -> None:
+    whole = _recurrent()
+    norm = _linear("scale", Operand("w"), [[2, 0], [0, 4]], [1, 8])
+    before = _changed(whole, replace(norm, operands=tuple(Operand("w", delay) for delay in delays)))
+    x = (np.random.default_rng(0).random((5, 8, 2)) < 0.4).astype(np.float32)
+    before = _changed(before, replace(before.by_name["out"], operands=(Operand("scale"),)))
+    np.testing.assert_array_equal(run(fold_scales.OF_SUMS.run(before).program, x).y, run(before, x).y)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from stl_deploy.config.options import FoldOptions
 from stl_deploy.graph.program import DT, Input, Linear, Neuron, Operand, Output, Program
+from stl_deploy.graph.run import run
 from stl_deploy.passes import apply, round_delays
 
 
@@ -57,3 +60,27 @@ def test_a_layer_that_is_left_without_weights_goes_and_its_bias_stays() -> None:
 def test_nothing_is_rounded_unasked() -> None:
     program = _program([[0.5], [0.5]])
     assert apply(program, (round_delays.PASS,), FoldOptions()).program.digest() == program.digest()
+
+
+def test_a_bias_stays_as_late_as_it_is() -> None:
+    program = _program([[1.0, 1.0], [0.25, 0.25]])
+    neuron = program.by_name["lif"]
+    late = replace(neuron, operands=(Operand("tap0"), Operand("tap1", 1)))  # tap1 and its bias
+    entered = replace(program.by_name["tap1"], operands=(Operand("input"),))
+    program = replace(
+        program, nodes=tuple({"lif": late, "tap1": entered}.get(node.name, node) for node in program.nodes)
+    )
+    made = apply(program, (round_delays.PASS,), FoldOptions(delays="steps")).program
+    weights = {node.name: np.diag(node.weight).tolist() for node in made.of(Linear)}
+    assert weights == {"tap0": [1.25, 1.25], "tap1": [0, 0]}
+    x = np.zeros((3, 1, 2), np.float32)
+    potentials = [run(replace_threshold(p), x).y.tolist() for p in (program, made)]
+    assert potentials[0] == potentials[1] == [[[0, 0]], [[0.5, 0.5]], [[0.5, 0.5]]]
+
+
+def replace_threshold(program: Program) -> Program:
+    """Put out potentials in place of spikes."""
+    return replace(
+        program,
+        nodes=tuple(replace(node, threshold=None) if isinstance(node, Neuron) else node for node in program.nodes),
+    )

@@ -17,11 +17,13 @@ from stl_deploy.exporters.c.compiler import find_compiler, why_none
 from stl_deploy.exporters.c.layout import make_plan
 from stl_deploy.exporters.c.names import identifiers, in_comment
 from stl_deploy.exporters.c.render import render_plan
+from stl_deploy.exporters.c.target import measured_synops
 from stl_deploy.graph.program import Node, Operand, Reshape
 from stl_deploy.integers.graph import (
     ConvNode,
     DelayNode,
     DenseNode,
+    GainNode,
     GatherNode,
     IntegerGraph,
     IntegerInput,
@@ -378,3 +380,19 @@ def test_a_loop_is_closed_by_delayed_sums() -> None:
     graph = IntegerGraph((entry((3,)), *nodes, out("a", (3,))), WIDE)
     x = ints(np.random.default_rng(0).integers(0, 2, (9, 2, 3)))
     np.testing.assert_array_equal(program(graph).run(x).y, simulate(graph, x).y)
+
+
+@pytest.mark.parametrize(("delay", "synops"), [(0, [2, 2]), (1, [2 / 3, 4 / 3])])
+def test_synops_of_values_read_a_step_late(delay: int, synops: list[float]) -> None:
+    """Spikes of neuron 0 in steps 1 and 3, of neuron 1 in step 3: the last are read by nothing a step later."""
+    loop = [
+        DenseNode(name="back", shape=(2,), operands=(Operand("a", delay),), weight=ints(np.ones((2, 2))), bias=None),
+        GainNode(name="apart", shape=(2,), operands=(Operand("a", delay), Operand("in", delay)), weight=ints(1)),
+    ]
+    heard = [dense("fc", "in", 9 * np.eye(2)), lif("a", "fc", (2,), [3, 3], v_decay=4096)]
+    nodes = [*loop, *heard] if delay else [*heard, *loop]
+    graph = IntegerGraph((entry((2,)), *nodes, out("a", (2,))), WIDE)
+    x = ints([[1, 0], [0, 0], [1, 1]]).reshape(3, 1, 2)
+    assert simulate(graph, x).y.reshape(3, 2).tolist() == [[1, 0], [0, 0], [1, 1]]
+    measured = measured_synops(graph, x)
+    assert [measured["back"], measured["apart"]] == pytest.approx([synops[0], synops[0] / 2])
