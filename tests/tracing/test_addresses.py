@@ -51,6 +51,16 @@ def on_diagonal(x: Tensor) -> Tensor:
     return out
 
 
+def copied(x: Tensor) -> Tensor:
+    """A column of bool, repeated and cast by the copy."""
+    return x + torch.zeros_like(x).copy_(x[..., :1] > 0.5)
+
+
+def overwritten(x: Tensor) -> Tensor:
+    """Constants in the place of everything: torch repeats them along the axes that they do not have."""
+    return x - x.clone().copy_(torch.tensor([0.0, 1.0, 0.5, 0.25]))
+
+
 MOVING: dict[str, Body] = {
     "unfold": lambda x: x.unfold(3, 3, 1),
     "tril": lambda x: x.tril(),
@@ -74,6 +84,8 @@ MOVING: dict[str, Body] = {
     "pixel_unshuffle": lambda x: F.pixel_unshuffle(x, 2),
     "strided": strided,
     "on_diagonal": on_diagonal,
+    "copied": copied,
+    "overwritten": overwritten,
 }
 
 

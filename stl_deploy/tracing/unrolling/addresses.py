@@ -41,9 +41,14 @@ def by_addresses(unroller: Unroller, op: Op) -> list[Flow]:
     Raises CaptureError for one that does more, or that moves values to other samples.
     """
     flows = {value: unroller.flow(value) for value in op.inputs}
+
+    def of_constants(index: int) -> Flow:
+        """Return an output in which nothing of a signal is left."""
+        still = {v: f.tensor if _is_still(f) else torch.zeros(1, dtype=v.dtype) for v, f in flows.items()}
+        return unroller.constant(op.outputs_on(lambda value: still[value].expand(value.shape))[index])
+
     if all(map(_is_still, flows.values())):
-        made = op.outputs_on(lambda value: flows[value].tensor.expand(value.shape))
-        return [unroller.constant(tensor) for tensor in made]
+        return [of_constants(index) for index in range(len(op.outputs))]
     for value in op.outputs:
         if 0 in value.shape:
             raise refuse(f"'{op.name}' leaves an empty tensor, {list(value.shape)}; leave it out", op)
@@ -60,7 +65,12 @@ def by_addresses(unroller: Unroller, op: Op) -> list[Flow]:
     if not put or not all(put):
         raise refuse(no_form(op.name), op)
     origins = zip(op.outputs, *put, strict=True)
-    return [_flow(unroller, op, [flows[value] for value in moved], each, *labels) for each, *labels in origins]
+    return [
+        _flow(unroller, op, [flows[value] for value in moved], each, *labels)
+        if int(labels[2].max()) >= 0
+        else of_constants(index)
+        for index, (each, *labels) in enumerate(origins)
+    ]
 
 
 def _moved(op: Op, flows: Mapping[Value, Flow]) -> list[Value]:
@@ -157,8 +167,6 @@ def _flow(unroller: Unroller, op: Op, flows: Sequence[Flow], value: Value, *orig
     """Return the flow of an output. origin: signal, step, sample and place of each value."""
     signal, step, sample, place = origin
     shape = tuple(value.shape)
-    if int(sample.max()) < 0:  # of a signal nothing is left
-        return unroller.constant(torch.zeros(shape, dtype=value.dtype))
     samples = next(dim for flow in flows for dim in flow.layout if BATCH in dim)
     (size,) = shape_of((samples,), unroller.sizes(*flows))
     batch = next((axis for axis in range(len(shape)) if _counts(sample, axis, size)), None)

@@ -210,7 +210,7 @@ def _batched(unroller: Unroller, op: Op) -> list[Flow]:
     if not all(other.constant for other in others):
         raise refuse(f"'{op.name}' works on two signals at once; expected one signal and constant weights", op)
     first = flow.layout[0]
-    if "pool" in op.name and not {TIME, BATCH}.isdisjoint(flow.layout[1]):
+    if "pool" in op.name and (not {TIME, BATCH}.isdisjoint(flow.layout[1]) or any(isinstance(f, int) for f in first)):
         return [_pooled_alone(unroller, op, flow)]
     over_steps = op.name == "convolution" and (TIME,) in flow.layout[2:]
     torn = any(isinstance(f, int) for f in first) and not ("batch_norm" in op.name and len(flow.layout) == 2)
@@ -238,19 +238,24 @@ def _batched(unroller: Unroller, op: Op) -> list[Flow]:
 
 
 def _pooled_alone(unroller: Unroller, op: Op, flow: Flow) -> Flow:
-    """Pool where samples or steps stand in the place of channels, each of which is pooled by itself."""
-    leading, channels, *sizes = flow.layout
-    each = leading + channels
-    within = [factor for dim in sizes for factor in dim]
-    if BATCH not in each or any(isinstance(f, str) for f in within):
+    """Pool where samples or steps stand among channels, each of which is pooled by itself."""
+    axes = -int(op.name[op.name.index("pool") + 4])
+    before, sizes = flow.layout[:axes], flow.layout[axes:]
+    each = sum(before, ())
+    if BATCH not in each or any(isinstance(f, str) for dim in sizes for f in dim):
         raise _mixes(op, flow)
+    # [B·C, H, W] = [6·2, 4, 4]: channels behind the samples, as in a pool of [B, C, D, H, W] over H and W
+    count = next((at for at, f in enumerate(each) if isinstance(f, int)), len(each))
+    if not {TIME, BATCH}.isdisjoint(each[count:]):
+        count = len(each)
+    apart = (each[:count], each[count:])
     pooled = _per_step(
         unroller,
         op,
-        along_time.moved(unroller, op, flow, (each, (), *sizes)),
-        (each, (), *of_shape(op.outputs[0].shape[2:])),
+        along_time.moved(unroller, op, flow, (*apart, *sizes)),
+        (*apart, *of_shape(op.outputs[0].shape[axes:])),
     )
-    return along_time.moved(unroller, op, pooled, (leading, channels, *pooled.layout[2:]))
+    return along_time.moved(unroller, op, pooled, (*before, *pooled.layout[2:]))
 
 
 def _mixes(op: Op, flow: Flow) -> CaptureError:
