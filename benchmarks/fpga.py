@@ -24,6 +24,7 @@ from stl_deploy.exporters.verilog.clocks import clocks_of
 from stl_deploy.exporters.verilog.devices import device_of
 from stl_deploy.exporters.verilog.fits import ram_blocks
 from stl_deploy.exporters.verilog.folder import read_folder, write_folder
+from stl_deploy.exporters.verilog.lower import make_plan
 from stl_deploy.exporters.verilog.render import PREFIX, engine_text
 from stl_deploy.exporters.verilog.simulator import Simulation
 from stl_deploy.exporters.verilog.synthesis import NETLIST, after_synthesis, synthesise
@@ -67,9 +68,8 @@ def measure(
     graph = choose(program, x[:, :CALIBRATION]).graph
     whole = np.asarray(to_integers(x[:, :samples], graph.input.scale), np.int32)
     with temporary_folder() as work:
-        write_folder(
-            graph, About(title=run.name, prefix=PREFIX), work / "v", lanes=lanes, x=whole, device=device_of(device)
-        )
+        plan = make_plan(graph, lanes, device_of(device))
+        write_folder(graph, plan, About(title=run.name, prefix=PREFIX), work / "v", whole)
         _, design = read_folder(work / "v")
         outcome, clocks = design.run(whole, deadline=3600.0)
         model = simulate(graph, whole, record=True)

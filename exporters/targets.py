@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from stl_deploy._util import foreign
 from stl_deploy._util.console import QUIET, Console
-from stl_deploy._util.remedies import did_you_mean, require_name
+from stl_deploy._util.remedies import did_you_mean, named, option, require_name
 from stl_deploy._util.untrusted import one_line
 from stl_deploy.errors import InputError
 from stl_deploy.graph.check import NIR_NODES, Kinds, refused
@@ -36,6 +36,8 @@ from stl_deploy.graph.run import NetworkInput, Result, Stream
 from stl_deploy.graph.show import Row
 
 GROUP = "stl_deploy.targets"
+LONGEST_PREFIX = 32
+"""Characters of the prefix of an export's names."""
 Model = Literal["reference", "loihi", "xylo"]
 """Our models that an artifact can be held to: the Program in float32, Loihi's integers, and Xylo's."""
 Network = Program | Path
@@ -452,6 +454,20 @@ def _findings(target: Format | Check, program: Program, takes: Kinds, options: A
         further = []
     strange = {error.node for error in untaken}
     return [*untaken, *(finding for finding in further if finding.node is not None and finding.node not in strange)]
+
+
+def require_free_prefix(prefix: str, reserved: str, why: str) -> str:
+    """Return a prefix of an export's names; raise InputError unless it is an identifier and not ``reserved``."""
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", prefix, re.ASCII) or len(prefix) > LONGEST_PREFIX:
+        raise InputError(
+            f"{named('name')}: expected an identifier (a letter, then letters, digits, _; at most {LONGEST_PREFIX}); "
+            f"found '{prefix[:60]}'; choose another name, as {option('name', 'kws')}"
+        )
+    if prefix in reserved.split():
+        raise InputError(
+            f"{named('name')}: '{prefix}' is {why}; choose another name, as {option('name', prefix + '_net')}"
+        )
+    return prefix
 
 
 def settings(kind: type[Options]) -> list[str]:

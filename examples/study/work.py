@@ -14,6 +14,7 @@ from examples.study.noise import under_noise
 from examples.study.plan import Task
 from stl_deploy._util.files import make_folder, read_json, whole_file, write_json, write_npz
 from stl_deploy._util.system import keep_large_buffers
+from stl_deploy.config.options import ThresholdForm
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.data import load_dataset
 from stl_deploy.data.sources import Raw, cifar10, fashion_mnist, mnist
@@ -22,7 +23,6 @@ from stl_deploy.energy.models.grid import quoted
 from stl_deploy.energy.prices.price_list import middle
 from stl_deploy.exporters.netx.forms import compare_forms, quantise_forms
 from stl_deploy.exporters.nir.lower import lower
-from stl_deploy.integers.scales import ThresholdForm
 from stl_deploy.pipeline.fold_network import fold
 from stl_deploy.runs.ann_twin import measure_twin
 from stl_deploy.runs.folded_run import fold_run

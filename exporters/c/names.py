@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from stl_deploy._util.remedies import named, option
-from stl_deploy.errors import InputError
+from stl_deploy.exporters.targets import require_free_prefix
 
 LONGEST = 40
 OURS = ("list", "net", "row")
 """With a suffix of a buffer's they would be names of the templates: list_spikes, net_spikes, row_spikes."""
-PREFIX, LONGEST_PREFIX = "net", 32
-"""Default prefix of all names of an export, and the longest one allowed."""
+PREFIX = "net"
+"""Default prefix of all names of an export."""
 _RESERVED = """
 auto break case char const continue default do double else enum extern float for goto if inline int long register
 restrict return short signed sizeof static struct switch typedef union unsigned void volatile while alignas alignof and
@@ -27,18 +26,7 @@ assert math stdint stdio stdlib string
 
 def require_prefix(prefix: str) -> str:
     """Return ``prefix``; raise InputError unless it is an identifier of C and C++, letter first, and no keyword."""
-    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", prefix, re.ASCII) or len(prefix) > LONGEST_PREFIX:
-        raise InputError(
-            f"{named('name')}: expected a C identifier (a letter, then letters, digits, _; at most {LONGEST_PREFIX}); "
-            "found "
-            f"'{prefix[:60]}'; choose another name, as {option('name', 'kws')}"
-        )
-    if prefix in _RESERVED.split():
-        raise InputError(
-            f"{named('name')}: '{prefix}' is reserved in C or C++; choose another name, as "
-            f"{option('name', prefix + '_net')}"
-        )
-    return prefix
+    return require_free_prefix(prefix, _RESERVED, "reserved in C or C++")
 
 
 def identifiers(names: Iterable[str]) -> dict[str, str]:

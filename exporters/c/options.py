@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import get_args
 
-from stl_deploy._util.remedies import named
+from stl_deploy._util.remedies import named, require_one_of
 from stl_deploy._util.units import bytes_of
 from stl_deploy.config.options import Numbers
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.c.names import require_prefix
-from stl_deploy.exporters.c.packages import Package, require_package
+from stl_deploy.exporters.c.packages import Package
 from stl_deploy.exporters.targets import Options
 from stl_deploy.integers.net import INT16, WIDE, Accumulator
 
@@ -50,7 +50,7 @@ class COptions(Options):
         if self.name is not None:
             require_prefix(self.name)
         if self.package is not None:
-            require_package(self.package)
+            require_one_of(self.package, Package, named("package"))
 
     @property
     def accumulator(self) -> Accumulator:

@@ -13,7 +13,6 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy._util.remedies import named, require_one_of
 from stl_deploy.exporters.c.names import in_comment
 from stl_deploy.exporters.c.plan import Plan
 from stl_deploy.exporters.c.render import literals, templates
@@ -79,11 +78,6 @@ LAYOUTS: Mapping[Package, Layout] = {
     ),
     "cmsis-pack": Layout("include", EXAMPLE, {"stl-deploy.P.pdsc": "pack.pdsc", f"{EXAMPLE}/main.c": "main.c"}),
 }
-
-
-def require_package(kind: object) -> None:
-    """Raise InputError for an unknown kind of package."""
-    require_one_of(kind, LAYOUTS, named("package"))
 
 
 def package_files(

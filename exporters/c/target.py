@@ -54,8 +54,8 @@ def write_folder(
     flash: int | None,
     ram: int | None,
     deadline: float = DEADLINE,
-) -> Plan:
-    """Write every file of a C folder; return the memory layout.
+) -> tuple[Plan, Mapping[str, str]]:
+    """Write every file of a C folder; return the memory layout, and the files' text by name.
 
     flash, ram: available bytes. deadline: seconds for the compiler that measures the code's size.
     Raises UnsupportedError where the network takes more, or its sums do not fit.
@@ -70,7 +70,7 @@ def write_folder(
     write_integers(graph, about, folder / NAME)
     _made.clear()
     _made[sha256(folder / NAME)] = {name: _digest(text) for name, text in files.items()}
-    return plan
+    return plan, files
 
 
 def read_folder(folder: Path, *, trust: bool = False) -> tuple[IntegerGraph, CProgram]:
@@ -208,10 +208,10 @@ class CFormat(Format):
             dt=program.dt,
             **_trained_with(program.metadata),
         )
-        plan = write_folder(chosen.graph, about, path, flash=flash, ram=ram, deadline=options.deadline)
+        plan, files = write_folder(chosen.graph, about, path, flash=flash, ram=ram, deadline=options.deadline)
         _write_files(path, check_files(plan, about, x))
         if options.package is not None:
-            package = package_files(options.package, plan, about, render_plan(plan, about), x)
+            package = package_files(options.package, plan, about, files, x)
             _write_files(path / f"{prefix}_{options.package}", package)
         options.say.say(
             f"flash {plan.flash:,} bytes and RAM {plan.ram:,} bytes ({prefix}_state); code, stack and the caller's "

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from stl_deploy._util.console import Console
 from stl_deploy._util.working import part
+from stl_deploy.config.options import ThresholdForm
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.exporters.netx.chain import refusals
 from stl_deploy.exporters.netx.model import NetxModel, NetxRun, checked_model, run_model
@@ -22,7 +23,6 @@ from stl_deploy.graph.run import CHUNK, Result, run
 from stl_deploy.integers.per_pixel import per_pixel
 from stl_deploy.integers.quantise import IntegerModel, choose
 from stl_deploy.integers.real_weights import to_integers
-from stl_deploy.integers.scales import ThresholdForm
 from stl_deploy.integers.simulate import simulate
 
 HOLDS = {

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from stl_deploy._util.arrays import ShapeError
 from stl_deploy._util.remedies import require_one_of
+from stl_deploy.config.options import ThresholdForm
 from stl_deploy.errors import ParityError
 from stl_deploy.exporters.netx.chain import read_chain
 from stl_deploy.exporters.netx.convert import as_stored, run_file, to_file, to_graph
@@ -28,7 +29,7 @@ from stl_deploy.integers.quantise import IntegerModel, in_integers
 from stl_deploy.integers.quantise import quantise as choose_integers
 from stl_deploy.integers.ranges import WEIGHT_TOPS, LayerRange, first_that_holds, ranges, require_seen
 from stl_deploy.integers.real_weights import to_integers
-from stl_deploy.integers.scales import WEIGHT_TOP, ThresholdForm
+from stl_deploy.integers.scales import WEIGHT_TOP
 from stl_deploy.integers.simulate import IntegerRun
 
 _PREPARED: Mapping[str, Callable[[Program], Program]] = {

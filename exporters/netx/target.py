@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy._util.remedies import option
+from stl_deploy.config.options import ThresholdForm
 from stl_deploy.errors import InputError, UnsupportedError
 from stl_deploy.exporters.integer_runner import (
     CALIBRATION,
@@ -48,7 +49,7 @@ from stl_deploy.integers.per_pixel import per_pixel
 from stl_deploy.integers.ranges import LayerRange
 from stl_deploy.integers.real_weights import to_integers
 from stl_deploy.integers.rounding import rounded
-from stl_deploy.integers.scales import WEIGHT_TOP, ThresholdForm
+from stl_deploy.integers.scales import WEIGHT_TOP
 from stl_deploy.integers.simulate import IntegerRun, entered_by
 
 WIDE = 2**21 >> STATE_SHIFT

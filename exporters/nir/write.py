@@ -14,7 +14,7 @@ import nir
 import numpy as np
 
 from stl_deploy import __version__
-from stl_deploy.errors import CaptureError
+from stl_deploy.errors import CaptureError, GraphError
 from stl_deploy.exporters.nir.dialect import Dialect, Loop, SpikesPerStep
 from stl_deploy.exporters.nir.lower import METADATA_KEY, lower
 from stl_deploy.graph import program as ir
@@ -51,15 +51,11 @@ def write_anew(program: ir.Program) -> Written:
     attempts: list[tuple[tuple[ir.Node, ...], Loop]] = [(meant, "closing_edge")]
     if any(source.delay for node in meant for source in node.operands):
         attempts += [(ordered(late_behind(meant)), "closing_edge"), (meant, "neuron_output")]
-    *others, last = attempts
-    for form, loop in others:
+    for form, loop in attempts:
         written = _read_back(form, replace(dialect, loop=loop), program.metadata)
         if all(_same(node, node.operands, written.program.by_name[node.name].operands) for node in form):
-            require_same(form, written.program)
-            return written
-    form, loop = last
-    written = _read_back(form, replace(dialect, loop=loop), program.metadata)
-    require_same(form, written.program)
+            break
+    require_same(form, written.program)  # of the last attempt, also if its edges are late elsewhere
     return written
 
 
@@ -76,9 +72,9 @@ def to_own_graph(program: ir.Program) -> Written:
         dialect = replace(dialect, synapse="exp_add")
     several = {node.name: _spikes_per_step(node) for node in program.spiking if node.decay is not None}
     usual: SpikesPerStep = next(iter(several.values()), "one")
-    apart = {name: {"spikes_per_step": spikes} for name, spikes in several.items() if spikes != usual}
-    without = [node.name for node in program.of(ir.Neuron) if node.decay is None and usual != "one"]
-    apart |= {name: {"spikes_per_step": "one"} for name in without}
+    memoryless: dict[str, SpikesPerStep] = {node.name: "one" for node in program.of(ir.Neuron) if node.decay is None}
+    by_name = several | memoryless
+    apart = {name: {"spikes_per_step": spikes} for name, spikes in by_name.items() if spikes != usual}
     dialect = replace(dialect, spikes_per_step=usual, nodes=apart)
     edges: list[tuple[str, str]] = []
     listed: dict[str, ir.Node] = {}
@@ -104,7 +100,10 @@ def _in_dialect(node: ir.Node, dialect: Dialect) -> ir.Node:
 
 def _read_back(nodes: tuple[ir.Node, ...], dialect: Dialect, metadata: Mapping[str, Any]) -> Written:
     graph = to_nir(nodes, dialect, metadata)
-    return Written(graph, dialect, lower(graph, dialect))
+    try:
+        return Written(graph, dialect, lower(graph, dialect))
+    except GraphError as error:  # a Program may hold what NIR forbids, as a loop of weights alone
+        raise CaptureError(error.reason, layer=error.node) from None
 
 
 def late_behind(nodes: Iterable[ir.Node]) -> dict[str, ir.Node]:

@@ -2,7 +2,6 @@
 
 from stl_deploy.exporters.onnx.export import export_onnx
 from stl_deploy.exporters.onnx.int8 import to_int8
-from stl_deploy.exporters.onnx.interface import Form, Interface, Precision, StateTensor
 from stl_deploy.exporters.onnx.model import OnnxModel, OnnxStream
 
-__all__ = ["Form", "Interface", "OnnxModel", "OnnxStream", "Precision", "StateTensor", "export_onnx", "to_int8"]
+__all__ = ["OnnxModel", "OnnxStream", "export_onnx", "to_int8"]

@@ -15,12 +15,13 @@ from onnx import ModelProto, TensorProto, helper
 from onnx.defs import onnx_opset_version
 
 from stl_deploy._util.remedies import named, option, remedy, require_one_of
+from stl_deploy.config.options import OnnxForm, Precision
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.onnx.cells import cell_step, neuron_step
 from stl_deploy.exporters.onnx.exact_sums import MANY_TAPS, to_planes
 from stl_deploy.exporters.onnx.foreign import nodes
 from stl_deploy.exporters.onnx.int8 import to_int8
-from stl_deploy.exporters.onnx.interface import Form, Interface, Precision, StateTensor
+from stl_deploy.exporters.onnx.interface import Interface, StateTensor
 from stl_deploy.exporters.onnx.scope import Lead, Scope, floats, numbers
 from stl_deploy.exporters.onnx.states import Past, State, States, Unrolled, choose, shift
 from stl_deploy.exporters.onnx.storage import MAX_MODEL_BYTES, write_model
@@ -42,7 +43,7 @@ def export_onnx(
     program: Program,
     path: Path,
     *,
-    form: Form = "sequence",
+    form: OnnxForm = "sequence",
     precision: Precision = "float32",
     steps: int | None = None,
     batch: int | None = None,
@@ -74,7 +75,7 @@ def export_onnx(
             ``integer`` without integer sums, or a folder that cannot be written.
         UnsupportedError: For a delay that is too long.
     """
-    require_one_of(form, Form, named("form"))
+    require_one_of(form, OnnxForm, named("form"))
     require_one_of(precision, Precision, named("precision"))
     _check_sizes(form, steps, batch)
     program, weights = to_int8(program) if precision == "int8" else (program, {})
@@ -96,7 +97,7 @@ def export_onnx(
     return write_model(model, scope.weights, path, external_above)
 
 
-def _check_sizes(form: Form, steps: int | None, batch: int | None) -> None:
+def _check_sizes(form: OnnxForm, steps: int | None, batch: int | None) -> None:
     for name, size in (("steps", steps), ("batch", batch)):
         if size is not None and size < 1:
             raise InputError(f"{named(name)}: expected at least 1; found {size}")
@@ -120,7 +121,7 @@ def _model(
     program: Program,
     names: Mapping[str, str],
     lead: Lead,
-    form: Form,
+    form: OnnxForm,
     precision: Precision,
     record: bool,
     provenance: Mapping[str, str],
@@ -164,7 +165,9 @@ def _reserve(scope: Scope, program: Program) -> dict[str, str]:
     return names | {node.name: scope.values.fresh(f"spikes__{node.name}") for node in program.compared}
 
 
-def sequence_nodes(scope: Scope, program: Program, names: Mapping[str, str], lead: Lead, form: Form) -> dict[str, str]:
+def sequence_nodes(
+    scope: Scope, program: Program, names: Mapping[str, str], lead: Lead, form: OnnxForm
+) -> dict[str, str]:
     """Add ``program`` over a whole sequence; return the name of each node's output ``[T, B, *shape]``.
 
     names: how outputs shall be called, for inputs, spikes and Output nodes.
@@ -190,7 +193,7 @@ def _is_stepped(segment: Sequence[Node]) -> bool:
 
 
 class _Sequence:
-    def __init__(self, scope: Scope, program: Program, names: Mapping[str, str], lead: Lead, form: Form) -> None:
+    def __init__(self, scope: Scope, program: Program, names: Mapping[str, str], lead: Lead, form: OnnxForm) -> None:
         self.values: dict[str, str] = {}
         self._scope, self._program, self._names, self._lead, self._form = scope, program, names, lead, form
         self._starts: dict[tuple[object, ...], str] = {}

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +23,7 @@ from stl_deploy.errors import InputError
 from stl_deploy.exporters.onnx.scope import Int8Weight, Scope
 from stl_deploy.graph.exact import MANTISSA_BITS, Grid, grids, round_to_grid
 from stl_deploy.graph.program import Conv, Floats, Linear, Node, Operand, Program, is_binary
+from stl_deploy.passes.base import by_row
 
 LARGEST = 127
 _MIN_EXPONENT = -100
@@ -62,13 +62,13 @@ def quantise(weight: Floats) -> tuple[NDArray[np.int8], Floats]:
     fraction, exponent = np.frexp(largest)  # largest = fraction · 2^exponent, with a fraction from 0.5 to 1
     exponent = exponent - 7 + (fraction > LARGEST / 2**7)
     scale = 2.0 ** np.where(largest > 0, np.maximum(exponent, _MIN_EXPONENT), 0)
-    values = np.rint(weight.astype(np.float64) / _by_output(scale, weight.ndim))
+    values = np.rint(weight.astype(np.float64) / by_row(scale, weight.ndim))
     return values.astype(np.int8), scale.astype(np.float32)
 
 
 def dequantise(values: NDArray[np.int8], scale: Floats) -> Floats:
     """Return the float32 numbers of int8 ``values``."""
-    product: Floats = values.astype(np.float32) * _by_output(scale, values.ndim)
+    product: Floats = values.astype(np.float32) * by_row(scale, values.ndim)
     return product
 
 
@@ -134,7 +134,3 @@ def _bias(node: Linear | Conv, weight: Floats, known: Mapping[str, Grid | None])
         return node.bias
     # one bit less than float32 holds, for the rounding of the biases themselves
     return round_to_grid(node.bias, MANTISSA_BITS - 1 - int(np.ceil(np.log2(largest))))
-
-
-def _by_output(scale: NDArray[Any], rank: int) -> NDArray[Any]:
-    return scale.reshape(-1, *(1,) * (rank - 1))

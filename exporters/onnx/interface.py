@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,12 +16,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 import stl_deploy
 from stl_deploy._util.npz import is_plain_name
 from stl_deploy._util.remedies import remedy
+from stl_deploy.config.options import OnnxForm, Precision
 from stl_deploy.errors import InputError
 
-Form = Literal["sequence", "step", "unrolled"]
-Precision = Literal["float32", "exact", "int8", "integer"]
-"""``exact``: synaptic sums in float64, rounded once. ``int8``: weights of 8 bits. ``integer``: sums in integers, where
-that gives the bits of ``float32``."""
 PREFIX = "stl_deploy."
 FORMAT = 1
 """Version of this metadata; a reader refuses a later one."""
@@ -59,7 +56,7 @@ class Interface(BaseModel):
 
     format: int
     version: str
-    form: Form
+    form: OnnxForm
     precision: Precision = "float32"
     dt: float
     inputs: dict[str, str]

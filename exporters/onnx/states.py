@@ -16,6 +16,8 @@ from stl_deploy.graph.program import Delay, Shape
 
 MAX_DELAY = 2**16
 """The longest delay, in steps, of which every value under way is kept."""
+ZERO = np.zeros((), np.float32)
+"""Rest of what is not said to start elsewhere."""
 
 
 @dataclass
@@ -40,11 +42,10 @@ class States:
     def __iter__(self) -> Iterator[State]:
         return iter(self._opened.values())
 
-    def open(self, node: str, kind: str, shape: Shape, start: NDArray[Any] | None = None) -> str:
+    def open(self, node: str, kind: str, shape: Shape, start: NDArray[Any] = ZERO) -> str:
         """Return the state's name at the start of the step; ``start`` broadcasts to ``shape``."""
         before, after = (self._scope.values.fresh(name(node, kind)) for name in self._names)
-        rest = np.zeros((), np.float32) if start is None else start
-        self._opened[node, kind] = State(node, before, after, shape, rest)
+        self._opened[node, kind] = State(node, before, after, shape, start)
         return before
 
     def after(self, node: str, kind: str) -> str | None:
@@ -66,11 +67,10 @@ class Unrolled(States):
         self._first = start
         self._values: dict[tuple[str, str], str] = {}
 
-    def open(self, node: str, kind: str, shape: Shape, start: NDArray[Any] | None = None) -> str:
+    def open(self, node: str, kind: str, shape: Shape, start: NDArray[Any] = ZERO) -> str:
         """See `States`."""
         if (node, kind) not in self._values:
-            rest = np.zeros((), np.float32) if start is None else start
-            self._values[node, kind] = self._first(State(node, f"{node}/{kind}", "", shape, rest))
+            self._values[node, kind] = self._first(State(node, f"{node}/{kind}", "", shape, start))
         return self._values[node, kind]
 
     def after(self, node: str, kind: str) -> str | None:

@@ -9,13 +9,12 @@ from typing import Any
 
 from stl_deploy._util.remedies import named, option, require_one_of
 from stl_deploy._util.temporary import temporary_folder
-from stl_deploy.config.options import Runtime
+from stl_deploy.config.options import OnnxForm, Precision, Runtime
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.nir.target import Reference
 from stl_deploy.exporters.onnx.exact_sums import to_planes
 from stl_deploy.exporters.onnx.export import export_onnx
 from stl_deploy.exporters.onnx.int8 import to_int8
-from stl_deploy.exporters.onnx.interface import Form, Precision
 from stl_deploy.exporters.onnx.model import OnnxModel, OnnxStream
 from stl_deploy.exporters.targets import Format, Network, Options, Runner, settings
 from stl_deploy.graph.check import ALL_NODES, check_sums
@@ -31,8 +30,8 @@ TAKES = ALL_NODES - {Norm}
 
 
 _BOTH = ("steps", "batch")
-_EACH: Mapping[Form, Sequence[str]] = {"sequence": _BOTH, "unrolled": _BOTH, "step": ("batch",)}
-FORMS: Mapping[Runtime, Mapping[Form, Sequence[str]]] = {
+_EACH: Mapping[OnnxForm, Sequence[str]] = {"sequence": _BOTH, "unrolled": _BOTH, "step": ("batch",)}
+FORMS: Mapping[Runtime, Mapping[OnnxForm, Sequence[str]]] = {
     "openvino": {"sequence": (), "unrolled": ("steps",), "step": ()},
     "tract": {"unrolled": _BOTH, "step": ("batch",)},
     "emx": _EACH,
@@ -46,7 +45,7 @@ no free sizes, and IREE computes other spikes with them, and needs opset 16."""
 class OnnxOptions(Options):
     """As `export_onnx` takes them. runtime: the one that the file is for, which must take its form."""
 
-    form: Form = "sequence"
+    form: OnnxForm = "sequence"
     precision: Precision = "float32"
     steps: int | None = None
     batch: int | None = None
@@ -178,7 +177,7 @@ _LEAST = {"opset": 16}
 _VALUES = {"steps": "T", "batch": "B", "opset": 18}
 
 
-def _asked_for(form: Form, names: Sequence[str]) -> str:
+def _asked_for(form: OnnxForm, names: Sequence[str]) -> str:
     """Return the options of a form that needs others."""
     return " ".join([option("form", form), *(option(name, _VALUES[name]) for name in names)])
 

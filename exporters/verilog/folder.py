@@ -25,22 +25,12 @@ FLASH = "weights.bin"
 """With the prefix: content of the serial flash, for devices whose weight memory is filled after configuration."""
 
 
-def write_folder(
-    graph: IntegerGraph,
-    about: About,
-    folder: Path,
-    *,
-    lanes: int | None,
-    x: NDArray[np.int32],
-    device: Device = GENERIC,
-) -> Plan:
-    """Write every file of a Verilog folder. x: integers, of whose first samples golden vectors are made.
+def write_folder(graph: IntegerGraph, plan: Plan, about: About, folder: Path, x: NDArray[np.int32]) -> None:
+    """Write every file of a Verilog folder, by `make_plan` of its graph.
 
-    device: what it is made for; UP5K's weights come from a serial flash, as a bitstream cannot fill its large memories.
-
-    Raises UnsupportedError for networks that the engine cannot hold, InputError for wrong lanes.
+    x: integers, of whose first samples golden vectors are made. UP5K's weights come from a serial flash, as a bitstream
+    cannot fill its large memories.
     """
-    plan = make_plan(graph, lanes, device)
     first = x[:, :GOLDEN_SAMPLES].astype(np.int32)
     texts = {**render(plan, about), **golden(plan, first)}
     folder.mkdir(parents=True)
@@ -51,7 +41,6 @@ def write_folder(
     if plan.loaded:
         (folder / f"{about.prefix}_{FLASH}").write_bytes(flash_image(plan, memories_of(plan)))
     write_integers(graph, about, folder / NAME)
-    return plan
 
 
 def golden(plan: Plan, x: NDArray[np.int32]) -> dict[str, str]:

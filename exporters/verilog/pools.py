@@ -16,6 +16,7 @@ from stl_deploy.errors import UnsupportedError
 from stl_deploy.exporters.verilog.plan import forgets
 from stl_deploy.graph.program import Input, MaxPool, Neuron, Node, Operand, Program, Shape
 from stl_deploy.integers.graph import IntegerGraph, IntegerLIF, MaxPoolNode
+from stl_deploy.passes.base import reads_one
 
 _PARAMETERS = ("threshold", "drop", "v_reset")
 
@@ -40,11 +41,7 @@ def _may_move(node: Node) -> bool:
     if node.decay is not None and node.decay.any():
         return False
     alike = all(by_channel(value, node.shape) is not None for value in (node.threshold, node.gain, node.offset))
-    return alike and not node.delayed_reset and _reads_one(node)
-
-
-def _reads_one(node: Node) -> bool:
-    return len(node.operands) == 1 and not node.operands[0].delay
+    return alike and not node.delayed_reset and reads_one(node)
 
 
 def pools_behind_neurons(graph: IntegerGraph) -> IntegerGraph:
@@ -63,7 +60,7 @@ def pools_behind_neurons(graph: IntegerGraph) -> IntegerGraph:
     nodes = [node for node in nodes if not isinstance(node, MaxPoolNode) or node.name in read]
     of_spikes = set[str]()
     for node in nodes:
-        if isinstance(node, MaxPoolNode) and not (_reads_one(node) and node.operands[0].node in of_spikes):
+        if isinstance(node, MaxPoolNode) and not (reads_one(node) and node.operands[0].node in of_spikes):
             raise _of_sums(node.name)
         if isinstance(node, IntegerLIF | MaxPoolNode):
             of_spikes.add(node.name)
@@ -76,7 +73,7 @@ def _moved(node: IntegerLIF, shape: Shape, pool: MaxPoolNode) -> IntegerLIF:
     alike = {name: by_channel(getattr(neuron, name), node.shape) for name in _PARAMETERS}
     bias = by_channel(node.bias, node.shape)
     remembers = neuron.delayed_reset or not all(map(forgets, (neuron.v_decay, neuron.i_decay)))
-    if remembers or bias is None or not _reads_one(node) or any(value is None for value in alike.values()):
+    if remembers or bias is None or not reads_one(node) or any(value is None for value in alike.values()):
         raise _of_sums(pool.name)
     own: dict[str, Any] = {name: alike[name] for name in _PARAMETERS if getattr(neuron, name) is not None}
     return replace(

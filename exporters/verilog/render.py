@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
-from stl_deploy._util.remedies import named, option
-from stl_deploy.errors import InputError
+from stl_deploy.exporters.targets import require_free_prefix
 from stl_deploy.exporters.verilog.memories import Memories, hex_files, memories_of, parameters_of
 from stl_deploy.exporters.verilog.plan import Pass, Plan, Pool, bits
 from stl_deploy.integers.store import About
@@ -25,8 +24,8 @@ DEVICE = "// device: "
 FLASH_PINS = "set_io flash_sck 15\nset_io flash_cs_n 16\nset_io flash_mosi 14\nset_io flash_miso 17\n"
 """iCEBreaker's configuration flash, in which weights.bin stands, too."""
 _IN_SNN_ONLY = ("WEIGHT_WORDS",)
-PREFIX, LONGEST_PREFIX = "snn", 32
-"""Beginning of the names of a network's modules and files by default, and the most characters of another."""
+PREFIX = "snn"
+"""Beginning of the names of a network's modules and files by default."""
 _RESERVED = """
 snn_engine snn_rom snn_ram snn_flash snn_decide tb accept_on alias always always_comb always_ff always_latch and assert
 assign assume automatic before begin bind bins binsof bit break buf bufif0 bufif1 byte case casex casez cell chandle
@@ -72,13 +71,7 @@ def render(plan: Plan, about: About) -> dict[str, str]:
 
 def require_prefix(prefix: str) -> str:
     """Return ``prefix``; raise InputError unless modules can be named so beside the engine's."""
-    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", prefix, re.ASCII) or len(prefix) > LONGEST_PREFIX:
-        reason = f"expected a letter, then letters, digits and _, at most {LONGEST_PREFIX}; found '{prefix[:60]}'"
-    elif prefix in _RESERVED.split():
-        reason = f"'{prefix}' is a keyword of Verilog or SystemVerilog, or a module of the engine"
-    else:
-        return prefix
-    raise InputError(f"{named('name')}: {reason}; choose another name, as {option('name', 'kws')}")
+    return require_free_prefix(prefix, _RESERVED, "a keyword of Verilog or SystemVerilog, or a module of the engine")
 
 
 def engine_text(name: str) -> str:

@@ -174,8 +174,9 @@ class VerilogFormat(Format):
             readout=readout_of(program.metadata),
             prefix=options.name or PREFIX,
         )
-        require_fits(make_plan(chosen.graph, options.lanes, device), device)
-        plan = write_folder(chosen.graph, about, path, lanes=options.lanes, x=x, device=device)
+        plan = make_plan(chosen.graph, options.lanes, device)
+        require_fits(plan, device)
+        write_folder(chosen.graph, plan, about, path, x)
         options.say.say(
             f"{plan.lanes} lanes, potentials of {plan.widths.state} bits, {len(plan.entries)} entries in the program"
         )

@@ -18,7 +18,6 @@ from stl_deploy.exporters.xylo.quantise import (
     Order,
     Row,
     Shifts,
-    candidates,
     decay_findings,
     order,
     proved,
@@ -26,8 +25,8 @@ from stl_deploy.exporters.xylo.quantise import (
     scales,
 )
 from stl_deploy.exporters.xylo.quantise import specification as make_specification
-from stl_deploy.exporters.xylo.simulate import ChipNetwork, ChipRun, evolve, simulate, spike_counts
-from stl_deploy.exporters.xylo.specification import HIDDEN_CAP, INPUT_CAP, Specification
+from stl_deploy.exporters.xylo.simulate import ChipNetwork, evolve, simulate, spike_counts
+from stl_deploy.exporters.xylo.specification import HIDDEN_CAP, INPUT_CAP, SHIFT_TOP
 from stl_deploy.exporters.xylo.structure import Structure, structure
 from stl_deploy.graph.findings import Finding
 from stl_deploy.graph.program import Program
@@ -95,13 +94,23 @@ def choose(
     build = _Builder(program, net, made, placed, chip, source)
     shifts = build.best(counts[:, :TRIED], _first(expected, TRIED))
     network = build.network(shifts)
-    result, chip_run = evolve(network, counts, True, _ours)
+    result, chip_run = evolve(network, counts, True, simulate)
     most = {net.input.name: INPUT_CAP} | {population.name: HIDDEN_CAP for population in net.hidden}
-    fits = tuple(
-        _fit(row, network.spec, placed, expected, result, chip_run, most, net.input.name, shifts)
-        for row in made.values()
-    )
-    return Chosen(network, chip, shifts, fits)
+    fits = []
+    for row in made.values():
+        population, scale = row.population, scales(row, net.input.name, shifts)
+        at = list(placed.numbers[population.name])
+        spikes = expected.recorded.get(population.name)
+        fit = Fit(
+            population.name,
+            (float(scale.min()), float(scale.max())),
+            0 if spikes is None else spikes.size,
+            None if spikes is None else int((result.recorded[population.name] != spikes).sum()),
+            proved(row, network.spec, placed, most, net.input.name),
+            int((chip_run.saturated_out if population.output else chip_run.saturated)[at].sum()),
+        )
+        fits.append(fit)
+    return Chosen(network, chip, shifts, tuple(fits))
 
 
 def fitting(net: Structure) -> Device:
@@ -113,10 +122,6 @@ def fitting(net: Structure) -> Device:
 def _raise(finding: Finding) -> None:
     if finding.severity == "error":
         raise UnsupportedError(finding.reason, node=finding.node or "graph", slug=finding.slug, remedy=finding.remedy)
-
-
-def _ours(spec: Specification, x: NDArray[Any], record: bool) -> ChipRun:
-    return simulate(spec, x, record=record)
 
 
 def _first(result: Result, samples: int) -> Result:
@@ -163,8 +168,9 @@ class _Builder:
     def best(self, x: NDArray[Any], expected: Result) -> Shifts:
         """Return the shifts with the least error on ``x``: input and recurrent together first, then each."""
         best, least = Shifts(0, 0, 0), math.inf
-        for which in ("both", "recurrent", "output"):
-            for shifts in candidates(best, which):
+        for together in (("input", "recurrent"), ("recurrent",), ("output",)):
+            for shift in range(SHIFT_TOP):
+                shifts = replace(best, **dict.fromkeys(together, shift))
                 error = self._error(shifts, x, expected)
                 if error < least:
                     best, least = shifts, error
@@ -172,7 +178,7 @@ class _Builder:
 
     def _error(self, shifts: Shifts, x: NDArray[Any], expected: Result) -> float:
         """Return the share of differing spikes, plus the error of read potentials; infinite if a state is cut."""
-        result, chip = evolve(self.network(shifts), x, True, _ours)
+        result, chip = evolve(self.network(shifts), x, True, simulate)
         if chip.saturated.any() or chip.saturated_out.any():
             return math.inf
         error = sum(float((result.recorded[name] != spikes).mean()) for name, spikes in expected.recorded.items())
@@ -180,27 +186,3 @@ class _Builder:
             y = expected.y
             error += float(np.abs(result.y - y).mean() / max(float(np.abs(y).mean()), 1e-12))
         return error
-
-
-def _fit(
-    row: Row,
-    spec: Specification,
-    placed: Order,
-    expected: Result,
-    result: Result,
-    chip: ChipRun,
-    most: Mapping[str, int],
-    entry: str,
-    shifts: Shifts,
-) -> Fit:
-    population, scale = row.population, scales(row, entry, shifts)
-    at = list(placed.numbers[population.name])
-    spikes = expected.recorded.get(population.name)
-    return Fit(
-        population.name,
-        (float(scale.min()), float(scale.max())),
-        0 if spikes is None else spikes.size,
-        None if spikes is None else int((result.recorded[population.name] != spikes).sum()),
-        proved(row, spec, placed, most, entry),
-        int((chip.saturated_out if population.output else chip.saturated)[at].sum()),
-    )

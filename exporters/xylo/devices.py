@@ -58,11 +58,8 @@ def find_device(name: str) -> Device:
 def excesses(structure: Structure, device: Device) -> Iterator[Finding]:
     """Yield an error for each limit of the chip that the network exceeds, with the excess."""
     hidden, outputs = structure.hidden, structure.outputs
-    hears = [
-        population for population in hidden if any(edge.source == structure.input.name for edge in population.edges)
-    ]
-    read = {edge.source for population in outputs for edge in population.edges}
-    heard = [population for population in hidden if population.name in read]
+    hears = [population for population in hidden if population.name in structure.hears]
+    heard = [population for population in hidden if population.name in structure.heard]
     yield from _over(device, "input channels", math.prod(structure.input.shape), device.channels, structure.input.name)
     for what, count, most in (
         ("hidden neurons", sum(population.size for population in hidden), device.hidden),

@@ -19,7 +19,6 @@ from stl_deploy._util.remedies import option
 from stl_deploy._util.units import between
 from stl_deploy.exporters.xylo.specification import (
     DASH_TOP,
-    SHIFT_TOP,
     STATE_TOP,
     WEIGHT_TOP,
     Ints,
@@ -143,12 +142,7 @@ def order(structure: Structure) -> Order:
     A population that does both lies between; one that does neither lies on the side where it makes the larger of the
     two windows smaller.
     """
-    hears = {
-        population.name
-        for population in structure.hidden
-        if any(edge.source == structure.input.name for edge in population.edges)
-    }
-    heard = {edge.source for population in structure.outputs for edge in population.edges}
+    hears, heard = structure.hears, structure.heard
     kinds = {population.name: (population.name in hears, population.name in heard) for population in structure.hidden}
     orders = []
     for ranks in (
@@ -215,15 +209,6 @@ def _thresholds(row: Row, scale: Doubles) -> Ints:
         return np.full(len(scale), STATE_TOP, np.int32)
     whole = np.floor(row.theta * scale) + 1 if row.population.neuron.compare == "gt" else np.round(row.theta * scale)
     return np.asarray(np.clip(whole, 1, STATE_TOP), np.int32)
-
-
-def candidates(best: Shifts, which: str) -> Iterator[Shifts]:
-    """Yield other values of one shift, or of the first two together (``both``)."""
-    for shift in range(SHIFT_TOP):
-        if which == "both":
-            yield replace(best, input=shift, recurrent=shift)
-        else:
-            yield replace(best, **{which: shift})
 
 
 def proved(row: Row, spec: Specification, placed: Order, most: Mapping[str, int], entry: str) -> bool:

@@ -65,7 +65,7 @@ class ChipRun:
 
 
 def simulate(
-    spec: Specification, x: NDArray[np.integer], *, record: bool = False, progress: Progress | None = None
+    spec: Specification, x: NDArray[np.integer], record: bool = False, *, progress: Progress | None = None
 ) -> ChipRun:
     """Run integers ``x`` ``[T, B, channels]``, none below 0, every sample from rest.
 

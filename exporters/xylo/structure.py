@@ -23,8 +23,9 @@ from stl_deploy.errors import UnsupportedError
 from stl_deploy.exporters.xylo.specification import HIDDEN_CAP
 from stl_deploy.graph.kernels import apply
 from stl_deploy.graph.program import Conv, Delay, Doubles, Input, Linear, Neuron, Node, Operand, Output, Program
+from stl_deploy.graph.segments import is_loop, segments
 from stl_deploy.graph.show import reset_words
-from stl_deploy.integers.fields import describe_field, unread
+from stl_deploy.integers.fields import describe_field, refusal, unread
 
 INPUT_DEPTH = -1
 MOST = 4096
@@ -75,6 +76,16 @@ class Structure:
         """Hidden ones, then those of the outputs."""
         return (*self.hidden, *self.outputs)
 
+    @property
+    def hears(self) -> set[str]:
+        """Names of the hidden populations that read the input."""
+        return {part.name for part in self.hidden if any(edge.source == self.input.name for edge in part.edges)}
+
+    @property
+    def heard(self) -> set[str]:
+        """Names of the hidden populations that outputs read."""
+        return {edge.source for population in self.outputs for edge in population.edges}
+
 
 def structure(program: Program) -> Structure:
     """Split a Program; raise UnsupportedError for the first part that Xylo cannot hold."""
@@ -96,10 +107,6 @@ def outline(program: Program) -> Structure | None:
         return None if any(reader.refusals_of_ends()) else reader.structure
     except UnsupportedError:
         return None
-
-
-def _refusal(node: Node, slug: str, reason: str, remedy: str) -> UnsupportedError:
-    return UnsupportedError(reason, node=node.name, slug=slug, remedy=remedy)
 
 
 Sums = dict[tuple[str, int], Doubles]
@@ -166,34 +173,38 @@ class _Reader:
         for what, nodes in (("input", self.program.inputs), ("output", self.program.outputs)):
             if len(nodes) != 1:
                 names = ", ".join(node.name for node in nodes)
-                yield _refusal(
+                yield refusal(
                     nodes[-1], f"several-{what}s", f"{len(nodes)} {what}s ({names}); Xylo has one", f"join the {what}s"
                 )
         for node in (*self.program.inputs, *self._neurons):
             if math.prod(node.shape) > MOST:
-                yield _refusal(
+                yield refusal(
                     node,
                     "too-large",
                     f"{math.prod(node.shape):,} values; no Xylo holds more than 1,000 neurons",
                     "shrink it",
                 )
         if not self._neurons or self._output_names >= {population.name for population in self._neurons}:
-            yield _refusal(
+            yield refusal(
                 self.program.outputs[0],
                 "no-hidden-neurons",
                 "every population leads to the output alone; Xylo's outputs read hidden neurons, not the input",
                 "end the network in a layer of neurons behind a hidden one",
             )
         elif not self._output_names:
-            yield _refusal(
+            yield refusal(
                 self.program.outputs[0],
                 "no-output-neurons",
                 "no population leads to it; Xylo's outputs are what its output neurons give",
                 "end the network in a layer of neurons behind a hidden one",
             )
+        for segment in filter(is_loop, segments(self.program)):
+            if not any(isinstance(node, Neuron) for node in segment):
+                reason = "a loop without neurons; Xylo's connections lead from neurons"
+                yield refusal(segment[0], "loop-without-neuron", reason, "put neurons into the loop")
         for node in self.program.of(Delay):
             if np.ptp(node.steps):
-                yield _refusal(
+                yield refusal(
                     node, "delays-differ", "its delays differ; Xylo's connections take one step each", "use one"
                 )
 
@@ -201,10 +212,10 @@ class _Reader:
         """Yield refusals of inputs to a population or the output that are no connection of Xylo."""
         for neuron in self._neurons:
             sums, constant = self._arriving(neuron)
-            for (source, _), _weight in sums.items():
+            for source, _ in sums:
                 node = self.program.by_name[source]
                 if source in self._output_names:
-                    yield _refusal(
+                    yield refusal(
                         node,
                         "output-is-read",
                         f"'{neuron.name}' reads it and it leads to the graph's output; Xylo's output neurons reach no "
@@ -212,11 +223,11 @@ class _Reader:
                         "put a layer of its own at the end",
                     )
                 elif neuron.name in self._output_names and isinstance(node, Input):
-                    yield _refusal(
+                    yield refusal(
                         neuron, "output-reads-input", "Xylo's outputs read hidden neurons only", "add a layer"
                     )
             if constant.any():
-                yield _refusal(
+                yield refusal(
                     self._biased(neuron),
                     "bias-before-a-synapse",
                     "its bias passes the synapse's filter in the graph; Xylo adds biases behind it",
@@ -225,14 +236,14 @@ class _Reader:
         (output,) = self.program.outputs
         sums, constant = self._arriving(output)
         if constant.any() or any(delay for _, delay in sums):
-            yield _refusal(
+            yield refusal(
                 output,
                 "host-is-not-linear",
                 "a bias or a delay lies between the last neurons and the output",
                 "remove it",
             )
         yield from (
-            _refusal(output, "input-to-output", "the input reaches the output without neurons", "remove that edge")
+            refusal(output, "input-to-output", "the input reaches the output without neurons", "remove that edge")
             for source, _ in sums
             if isinstance(self.program.by_name[source], Input)
         )
@@ -242,7 +253,7 @@ class _Reader:
         yield from late
         for neuron in self._neurons:
             if neuron.name not in depths:
-                yield _refusal(neuron, "not-reached", "the input does not reach it", "remove it")
+                yield refusal(neuron, "not-reached", "the input does not reach it", "remove it")
 
     def _depths(self) -> tuple[dict[str, int], list[UnsupportedError]]:
         """Return the delay of each population, and the edges that contradict it."""
@@ -258,7 +269,7 @@ class _Reader:
         for source, delay, neuron in edges:
             if source in depths and depths[neuron.name] != depths[source] + 1 - delay:
                 late.append(
-                    _refusal(
+                    refusal(
                         neuron,
                         "paths-of-different-length",
                         f"on the chip it is {depths[neuron.name]} steps late by one path, and "
@@ -270,7 +281,7 @@ class _Reader:
         for name, depth in depths.items():
             if depth < 0 and name != entry.name:
                 late.append(
-                    _refusal(
+                    refusal(
                         self.program.by_name[name],
                         "input-delayed",
                         "it reads the input late",
@@ -353,7 +364,7 @@ _SOURCE = "(xylosim 0.1.3, the maker's code, run here)"
 def _neuron_refusals(neuron: Neuron, output: bool) -> Iterator[UnsupportedError]:
     """Yield refusals of a neuron's fields that Xylo's neurons lack."""
     if neuron.decay is None:
-        yield _refusal(
+        yield refusal(
             neuron,
             "no-memoryless-neurons",
             f"it forgets its potential in each step, as max pooling and ReLU do; Xylo's neurons keep theirs {_SOURCE}",
@@ -361,7 +372,7 @@ def _neuron_refusals(neuron: Neuron, output: bool) -> Iterator[UnsupportedError]
         )
         return
     if neuron.synapse is None:
-        yield _refusal(
+        yield refusal(
             neuron,
             "input-always-filtered",
             f"its input acts in one step; on Xylo it always passes a synapse that decays over steps {_SOURCE}",
@@ -370,7 +381,7 @@ def _neuron_refusals(neuron: Neuron, output: bool) -> Iterator[UnsupportedError]
             + ", NIR CubaLIF)",
         )
     if neuron.spiking and neuron.reset != "subtract":
-        yield _refusal(
+        yield refusal(
             neuron,
             "no-hard-reset",
             f"it has {reset_words(neuron)}; Xylo subtracts the threshold for each spike, in its step {_SOURCE}",
@@ -378,9 +389,9 @@ def _neuron_refusals(neuron: Neuron, output: bool) -> Iterator[UnsupportedError]
             + remedy(cli="--set neuron.reset=subtract)", python="neuron: {reset: subtract} in a configuration)"),
         )
     if not output and not neuron.spiking:
-        yield _refusal(neuron, "hidden-without-spikes", "other neurons read its potential", "give it a threshold")
+        yield refusal(neuron, "hidden-without-spikes", "other neurons read its potential", "give it a threshold")
     if not output and neuron.spiking and (not neuron.multi_spike or (neuron.cap or HIDDEN_CAP) < HIDDEN_CAP):
-        yield _refusal(
+        yield refusal(
             neuron,
             "one-spike-hidden",
             f"it fires at most {counted(neuron.cap or 1, 'spike')} a step; Xylo's hidden neurons fire up to "
@@ -389,7 +400,7 @@ def _neuron_refusals(neuron: Neuron, output: bool) -> Iterator[UnsupportedError]
             + remedy(cli=f" (--set network.LAYER.multi_spike={HIDDEN_CAP}, LAYER counted from 0)", python=""),
         )
     if output and neuron.multi_spike and neuron.cap != 1:
-        yield _refusal(
+        yield refusal(
             neuron,
             "several-spikes-out",
             "it fires several spikes a step; Xylo's outputs fire at most one",
@@ -398,4 +409,4 @@ def _neuron_refusals(neuron: Neuron, output: bool) -> Iterator[UnsupportedError]
         )
     for field in unread(neuron, _READ):
         slug, what = describe_field(field)
-        yield _refusal(neuron, slug, f"{what}; Xylo has no such neurons", _REMEDIES.get(field, "train without it"))
+        yield refusal(neuron, slug, f"{what}; Xylo has no such neurons", _REMEDIES.get(field, "train without it"))

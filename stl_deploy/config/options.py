@@ -14,9 +14,12 @@ from stl_deploy.errors import InputError
 
 FoldThresholds = Literal["keep", "weights"]
 FoldDelays = Literal["keep", "steps"]
-NetxThresholds = Literal["folded", "per-layer", "per-neuron", "projected", "unrolled"]
+ThresholdForm = Literal["folded", "per-neuron", "per-layer", "projected", "unrolled"]
+"""The last two are folded, after `stl_deploy.integers.per_pixel` has made the thresholds foldable."""
 OnnxForm = Literal["sequence", "step", "unrolled"]
 Precision = Literal["float32", "exact", "int8", "integer"]
+"""``exact``: synaptic sums in float64, rounded once. ``int8``: weights of 8 bits. ``integer``: sums in integers, where
+that gives the bits of ``float32``."""
 Numbers = Literal["int", "float32"]
 Runtime = Literal["openvino", "tract", "emx", "iree"]
 """Runtimes of ONNX beside ONNX Runtime."""
@@ -151,7 +154,7 @@ class FoldKeywords(TypedDict, total=False):
 class ExportOptions:
     """Options of export and its verification. Raises InputError for an invalid deadline."""
 
-    thresholds: NetxThresholds | None = option(
+    thresholds: ThresholdForm | None = option(
         None,
         "netx: folded (the default: one per population), per-layer, or per-neuron (simulation only); where thresholds "
         "differ between pixels: unrolled (dense, exact) or projected (channel means). A table shows the cost of each.",
@@ -224,7 +227,7 @@ class ExportOptions:
 class ExportKeywords(TypedDict, total=False):
     """Fields of `ExportOptions`."""
 
-    thresholds: NetxThresholds | None
+    thresholds: ThresholdForm | None
     form: OnnxForm | None
     steps: int | None
     batch: int | None
@@ -253,7 +256,7 @@ class CheckOptions:
     """Options of check. Raises InputError for an unknown form of thresholds."""
 
     input_grid: int | None = input_grid_option()
-    thresholds: NetxThresholds | None = option(None, "netx: as for export.", of_target=True)
+    thresholds: ThresholdForm | None = option(None, "netx: as for export.", of_target=True)
     device: str | None = option(None, _DEVICE, "--device", metavar="DEVICE", of_target=True)
     lanes: int | None = option(None, "verilog: neurons processed in parallel.", of_target=True)
     runtime: Runtime | None = option(None, "onnx: name the forms that this runtime takes.", of_target=True)
@@ -267,14 +270,14 @@ class CheckOptions:
 
     def __post_init__(self) -> None:
         if self.thresholds is not None:
-            require_one_of(self.thresholds, NetxThresholds, "thresholds")
+            require_one_of(self.thresholds, ThresholdForm, "thresholds")
 
 
 class CheckKeywords(TypedDict, total=False):
     """Fields of `CheckOptions`."""
 
     input_grid: int | None
-    thresholds: NetxThresholds | None
+    thresholds: ThresholdForm | None
     device: str | None
     lanes: int | None
     runtime: Runtime | None
@@ -319,7 +322,7 @@ class SimulateOptions:
 
     record: bool = option(False, "Also write the spikes of every spiking node.", "--record")
     input_grid: int | None = input_grid_option()
-    thresholds: NetxThresholds | None = option(None, "loihi, lava: as for export.", of_target=True)
+    thresholds: ThresholdForm | None = option(None, "loihi, lava: as for export.", of_target=True)
     trust: bool = option(False, "c: compile and run a folder even if its C was edited.", "--trust", of_target=True)
     allow_silent: bool = option(False, "Accept a network of which no layer spikes.", "--allow-silent")
     deadline: float = _seconds()
@@ -334,7 +337,7 @@ class SimulateKeywords(TypedDict, total=False):
 
     record: bool
     input_grid: int | None
-    thresholds: NetxThresholds | None
+    thresholds: ThresholdForm | None
     trust: bool
     allow_silent: bool
     deadline: float

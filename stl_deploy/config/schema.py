@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from stl_deploy.config.options import DEVICES
+from stl_deploy.config.options import DEVICES, LearningMode
 
 MAX_LAYERS = 1000
 """Layers that a configuration, or one branch of a block, may have."""
@@ -15,7 +15,6 @@ MAX_LAYERS = 1000
 MatmulPrecision = Literal["highest", "high", "medium"]
 MatmulChoice = Literal["auto", "highest", "high", "medium"]
 Precision = Literal["float32", "bfloat16"]
-Mode = Literal["stl", "sl", "tl", "ann"]
 Granularity = Literal["neuron", "channel", "layer"]
 Parametrisation = Literal["positive", "raw"]
 Reset = Literal["zero", "subtract"]
@@ -197,27 +196,28 @@ class NormSpec(_Section):
     per_step: bool = False
 
 
-class LifSpec(_Renamed):
-    """A LIF population; null: the value in `NeuronConfig`."""
+class SpikingSpec(_Renamed):
+    """A population that spikes; null: the value in `NeuronConfig`."""
 
-    kind: Literal["lif"]
+    kind: Literal["lif", "rlif"]
     threshold: float | None = None
     decay: UnitInterval | None = None
     granularity: Granularity | None = None
     synapse_decay: UnitInterval | None = None
     multi_spike: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+
+
+class LifSpec(SpikingSpec):
+    """A LIF population, whose thresholds may adapt."""
+
+    kind: Literal["lif"]
     adaptation: AdaptationConfig | None = None
 
 
-class RlifSpec(_Renamed):
+class RlifSpec(SpikingSpec):
     """A recurrent LIF population after a linear layer: spikes feed back one step later through learned weights."""
 
     kind: Literal["rlif"]
-    threshold: float | None = None
-    decay: UnitInterval | None = None
-    granularity: Granularity | None = None
-    synapse_decay: UnitInterval | None = None
-    multi_spike: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
 
 
 class PoolSpec(_Section):
@@ -363,7 +363,7 @@ class TrainConfig(_Renamed):
       dense ANN pass that a sample's synops cost (see `stl_deploy.training.activity_penalty`).
     """
 
-    mode: Mode = "stl"
+    mode: LearningMode = "stl"
     frames: Literal["summed", "each"] = "summed"
     epochs: Count = 10
     batch_size: Annotated[int, Field(ge=2, le=1_000_000)] = 64

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.lib import format as npy
@@ -17,9 +17,9 @@ from stl_deploy._util.isolated import isolated
 from stl_deploy._util.npz import read_npy_header
 from stl_deploy._util.readers import read_aedat4
 from stl_deploy._util.untrusted import parse_errors_as_input_errors, plain_file
+from stl_deploy.config.schema import Binning
 from stl_deploy.errors import InputError
 
-Binning = Literal["count", "time"]
 Frames = NDArray[np.uint8]
 MOST = 255
 """Events that one pixel of a frame counts at most; more are left out."""

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stl_deploy.config.options import ThresholdForm
 from stl_deploy.graph import program as ir
 from stl_deploy.graph.program import Doubles, is_spike_max_pool
 from stl_deploy.graph.threads import map_samples
@@ -33,7 +34,6 @@ from stl_deploy.integers.rows import RowAxis, rows_back, with_rows_first
 from stl_deploy.integers.scales import (
     WEIGHT_TOP,
     Candidate,
-    ThresholdForm,
     best_candidate,
     candidates,
     twelve_bits,

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy._util.working import stage
+from stl_deploy.config.options import ThresholdForm
 from stl_deploy.graph.exact import input_grid
 from stl_deploy.graph.program import Conv, Doubles, Input, Linear, Neuron, Node, Operand, Output, Program
 from stl_deploy.graph.run import run
@@ -24,7 +25,7 @@ from stl_deploy.integers.graph import IntegerGraph, IntegerOutput
 from stl_deploy.integers.net import WIDE, Accumulator
 from stl_deploy.integers.ranges import WEIGHT_TOPS, first_that_holds
 from stl_deploy.integers.real_weights import to_integers
-from stl_deploy.integers.scales import WEIGHT_TOP, ThresholdForm
+from stl_deploy.integers.scales import WEIGHT_TOP
 
 
 @dataclass(frozen=True, eq=False)

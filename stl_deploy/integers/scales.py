@@ -18,12 +18,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy._util.remedies import option
+from stl_deploy.config.options import ThresholdForm
 from stl_deploy.graph.program import Conv, Doubles, Floats, Linear, Neuron, Node
 from stl_deploy.graph.threads import map_parts
 from stl_deploy.integers.fields import refuse
@@ -39,9 +39,6 @@ from stl_deploy.integers.net import (
 )
 from stl_deploy.integers.real_population import RealPopulation
 from stl_deploy.passes.base import by_row
-
-ThresholdForm = Literal["folded", "per-neuron", "per-layer", "projected", "unrolled"]
-"""The last two are folded, after `stl_deploy.integers.per_pixel` has made the thresholds foldable."""
 
 WEIGHT_TOP = 127
 """8-bit weights with sign: netx doubles them at exponent -1 and loses nothing."""

@@ -9,18 +9,17 @@ Torch's autograd differentiates each step, through the adaptation, too.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from stl_deploy._util.remedies import require_one_of
 from stl_deploy.errors import InputError
+from stl_deploy.graph.program import Subtracts
 from stl_deploy.nn.layers import wide
 from stl_deploy.nn.lif_scan import spike
 from stl_deploy.nn.neuron import LIF
-
-Subtracts = Literal["baseline", "adapted"]
 
 
 class ALIF(LIF):
@@ -59,8 +58,8 @@ class ALIF(LIF):
         if not 0 <= jump < float("inf"):
             raise InputError(f"expected a jump of at least 0; found {jump!r}")
         require_one_of(subtracts, Subtracts, "subtracts")
-        for name in ("synapse_decay", "multi_spike"):
-            if options.get(name) not in (None, 1):
+        for name, none in (("synapse_decay", None), ("multi_spike", 1)):
+            if options.get(name, none) != none:
                 raise InputError(f"an adapting threshold takes one spike a step and no synapse: leave out {name}")
         super().__init__(shape, **options)
         self.subtracts: Subtracts = subtracts

@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from stl_deploy._util.arrays import output_size
+from stl_deploy.config.options import LearningMode
 from stl_deploy.config.schema import (
     BuiltSpec,
     ConvSpec,
@@ -19,12 +20,12 @@ from stl_deploy.config.schema import (
     LifSpec,
     LinearSpec,
     LiSpec,
-    Mode,
     NeuronConfig,
     NormSpec,
     PoolSpec,
     ResidualSpec,
     RlifSpec,
+    SpikingSpec,
     VoteSpec,
 )
 from stl_deploy.errors import ConfigError, InputError
@@ -44,7 +45,7 @@ class Build:
     """
 
     neuron: NeuronConfig
-    mode: Mode
+    mode: LearningMode
     classes: int
     count: int
     shape: tuple[int, ...]
@@ -81,7 +82,7 @@ def build_layer(build: Build, place: str, spec: BuiltSpec) -> nn.Module:
             module = _linear(build, spec)
         case NormSpec():
             module = _norm(build, spec)
-        case LifSpec() | RlifSpec():
+        case SpikingSpec():
             module = _lif(build, spec)
         case PoolSpec():
             module = _pool(build, spec)
@@ -103,8 +104,8 @@ def build_layer(build: Build, place: str, spec: BuiltSpec) -> nn.Module:
 def _note_values(build: Build, spec: BuiltSpec) -> None:
     """Record whether the layer's outputs are 0 or 1, or sums of these, in evaluation mode."""
     fires = several = False
-    if isinstance(spec, LifSpec | RlifSpec):
-        fires, several = True, (spec.multi_spike or build.neuron.multi_spike) > 1
+    if isinstance(spec, SpikingSpec):
+        fires, several = True, _neurons_of(build, spec).multi_spike > 1
     kept = isinstance(spec, FlattenSpec | DropoutSpec)
     op = spec.op if isinstance(spec, PoolSpec) else None
     # Max pools keep 0 and 1; sum pools make counts of them; averages are neither.
@@ -169,20 +170,17 @@ def _norm(build: Build, spec: NormSpec) -> nn.Module:
     return kinds[len(build.shape) == 3](build.shape[0], eps=spec.eps, momentum=spec.momentum)
 
 
-def _lif(build: Build, spec: LifSpec | RlifSpec) -> nn.Module:
+def _lif(build: Build, spec: SpikingSpec) -> nn.Module:
     if isinstance(spec, RlifSpec) and len(build.shape) != 1:
         raise build.fail(
             f"expected an input of one axis, as recurrent weights lead from all to all; found {_x(build.shape)}"
         )
     if build.mode == "ann":
         return nn.Identity() if build.where == f"network.{build.count - 2} ({spec.kind})" else nn.ReLU()
-    neuron = build.neuron
+    neuron = _neurons_of(build, spec)
     by_shape = neuron.linear_granularity if len(build.shape) == 1 else neuron.conv_granularity
-    adaptation = neuron.adaptation
-    if isinstance(spec, LifSpec) and spec.adaptation is not None:
-        adaptation = spec.adaptation
     kind, more = LIF if isinstance(spec, LifSpec) else RLIF, dict[str, Any]()
-    if adaptation is not None:
+    if (adaptation := neuron.adaptation) is not None:
         if isinstance(spec, RlifSpec):
             raise build.fail("thresholds of recurrent populations do not adapt; use lif, or adaptation: null")
         kind = ALIF
@@ -190,22 +188,28 @@ def _lif(build: Build, spec: LifSpec | RlifSpec) -> nn.Module:
     try:
         return kind(
             build.shape,
-            threshold=neuron.threshold if spec.threshold is None else spec.threshold,
+            threshold=neuron.threshold,
             jitter=neuron.jitter,
             granularity=spec.granularity or by_shape,
             parametrisation=neuron.parametrisation,
-            decay=neuron.decay if spec.decay is None else spec.decay,
+            decay=neuron.decay,
             learn_decay=neuron.learn_decay,
             surrogate_name=neuron.surrogate,
             reset=neuron.reset,
             detach_reset=neuron.detach_reset,
-            synapse_decay=neuron.synapse_decay if spec.synapse_decay is None else spec.synapse_decay,
-            multi_spike=neuron.multi_spike if spec.multi_spike is None else spec.multi_spike,
+            synapse_decay=neuron.synapse_decay,
+            multi_spike=neuron.multi_spike,
             decay_form=neuron.decay_form,
             **more,
         )
     except InputError as error:
         raise build.fail(str(error)) from None
+
+
+def _neurons_of(build: Build, spec: SpikingSpec | LiSpec) -> NeuronConfig:
+    """Return the settings of one population: its own values before the network's."""
+    own = {key: value for key, value in spec if key in NeuronConfig.model_fields and value is not None}
+    return build.neuron.model_copy(update=own)
 
 
 def _pool(build: Build, spec: PoolSpec) -> nn.Module:
@@ -222,7 +226,7 @@ def _pool(build: Build, spec: PoolSpec) -> nn.Module:
 
 
 def _vote(build: Build, spec: VoteSpec) -> nn.Module:
-    if not isinstance(build.previous, LifSpec | RlifSpec):
+    if not isinstance(build.previous, SpikingSpec):
         raise build.fail("votes are counted from spikes; put the vote right after a lif")
     wanted = build.classes * spec.population
     if build.shape != (wanted,):
@@ -241,12 +245,12 @@ def _li(build: Build, spec: LiSpec) -> nn.Module:
     if build.mode == "ann":
         return nn.Identity()
     try:
-        neuron = build.neuron
+        neuron = _neurons_of(build, spec)
         return LI(
             build.shape,
-            decay=neuron.decay if spec.decay is None else spec.decay,
+            decay=neuron.decay,
             learn_decay=neuron.learn_decay,
-            synapse_decay=neuron.synapse_decay if spec.synapse_decay is None else spec.synapse_decay,
+            synapse_decay=neuron.synapse_decay,
             decay_form=neuron.decay_form,
         )
     except InputError as error:

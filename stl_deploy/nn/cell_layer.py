@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from stl_deploy.graph.cell import Cell, Operation
+from stl_deploy.nn.layers import straight_through
 from stl_deploy.nn.node_layer import NodeLayer, as_array
 from stl_deploy.nn.surrogate import Derivative, Surrogate, surrogate_of
 
@@ -42,10 +43,7 @@ class _Compared(torch.autograd.Function):
 
 
 def _straight(run: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    def rounded(x: Tensor) -> Tensor:
-        return run(x).detach() + (x - x.detach())
-
-    return rounded
+    return lambda x: straight_through(x, run(x))
 
 
 def _flag(run: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from torch import nn
 
-from stl_deploy.config.schema import Mode
+from stl_deploy.config.options import LearningMode
 from stl_deploy.nn.neuron import LIF
 
 Shape = tuple[int, ...]
@@ -18,7 +18,7 @@ class Layered(nn.Module):
     layers, shapes, sources: a layer's module, its output's shape of one sample at one step, and the layers it reads.
     """
 
-    def __init__(self, input_shape: Shape, mode: Mode) -> None:
+    def __init__(self, input_shape: Shape, mode: LearningMode) -> None:
         super().__init__()
         self.input_shape = input_shape
         self.mode = mode

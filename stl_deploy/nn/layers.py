@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -60,20 +60,20 @@ class Vote(nn.Module):
         return wide(x).reshape(*x.shape[:-1], -1, self.population).mean(-1)
 
 
-class StepNorm1d(nn.BatchNorm1d):
+class _ByStep(nn.modules.batchnorm._BatchNorm):
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise, same shape; the running statistics move T times."""
+        if self.training:
+            return torch.stack([super(_ByStep, self).forward(step) for step in x.unbind(0)])
+        return super().forward(x.flatten(0, 1)).reshape(x.shape)
+
+
+class StepNorm1d(_ByStep, nn.BatchNorm1d):
     """Batch norm with the statistics of each time step apart, ``[T, B, C]``; affine and running ones are shared."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise, same shape; the running statistics move T times."""
-        return _norm_by_step(self, super().forward, x)
 
-
-class StepNorm2d(nn.BatchNorm2d):
+class StepNorm2d(_ByStep, nn.BatchNorm2d):
     """Batch norm with the statistics of each time step apart, ``[T, B, C, H, W]`` (the STL-SNN authors' code)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise, same shape; the running statistics move T times."""
-        return _norm_by_step(self, super().forward, x)
 
 
 Norm = nn.BatchNorm1d | nn.BatchNorm2d
@@ -117,12 +117,6 @@ def running(norm: Norm) -> tuple[Tensor, Tensor]:
     return norm.running_mean, norm.running_var
 
 
-def _norm_by_step(norm: nn.Module, forward: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    if norm.training:
-        return torch.stack([forward(step) for step in x.unbind(0)])
-    return forward(x.flatten(0, 1)).reshape(x.shape)
-
-
 def require_sequence(x: Tensor, shape: tuple[int, ...]) -> None:
     """Raise InputError unless x is ``[T, B, *shape]``, of at least one step and sample."""
     if tuple(x.shape[2:]) != shape or x.dim() < 3 or 0 in x.shape[:2]:
@@ -157,15 +151,19 @@ def pads_of(padding: Sequence[tuple[int, int]]) -> list[int]:
 
 
 class _StraightThrough(torch.autograd.Function):
-    """A rounded tensor whose gradient is that of the tensor before it (Bengio et al. 2013)."""
-
     @staticmethod
-    def forward(_ctx: Any, _before: Tensor, after: Tensor) -> Tensor:
-        return after.clone()
+    def forward(_ctx: Any, before: Tensor, after: Tensor) -> Tensor:
+        return after.to(before.dtype)
 
     @staticmethod
     def backward(_ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         return grads[0], None
+
+
+def straight_through(before: Tensor, after: Tensor) -> Tensor:
+    """Return ``after`` with the gradient of ``before``, from which it was rounded (Bengio et al. 2013)."""
+    through: Tensor = _StraightThrough.apply(before, after)  # type: ignore[no-untyped-call]
+    return through
 
 
 def rounded(ratio: Tensor, rounding: Rounding) -> Tensor:
@@ -175,5 +173,4 @@ def rounded(ratio: Tensor, rounding: Rounding) -> Tensor:
             counts = torch.round(ratio)
         else:
             counts = torch.floor(ratio + 0.5) if rounding == "half_up" else torch.trunc(ratio)
-    through: Tensor = _StraightThrough.apply(ratio, counts)  # type: ignore[no-untyped-call]
-    return through
+    return straight_through(ratio, counts)

@@ -16,7 +16,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from stl_deploy.config.schema import BuiltSpec, Decision, LiSpec, Mode, ResidualSpec, RunConfig, VoteSpec
+from stl_deploy.config.options import LearningMode
+from stl_deploy.config.schema import BuiltSpec, Decision, LiSpec, ResidualSpec, RunConfig, VoteSpec
 from stl_deploy.graph.program import InputCoding, Program
 from stl_deploy.graph.readout import Readout
 from stl_deploy.nn import cuda, fused
@@ -162,7 +163,7 @@ class Network(Layered):
         return {name: lif.threshold.detach().cpu().clone() for name, lif in self.lifs}
 
 
-def _learns(mode: Mode, parameter: str) -> bool:
+def _learns(mode: LearningMode, parameter: str) -> bool:
     is_threshold = parameter.endswith("threshold_parameter")
     return {"sl": not is_threshold, "tl": is_threshold}.get(mode, True)
 

@@ -61,14 +61,15 @@ class ProgramModule(nn.Module):
         self._segments, self._by_name = segments(program), program.by_name
         self.layers = nn.ModuleDict()
         for node in program.nodes:
-            if node.name in layers:
-                self.layers[_key(node.name)] = layers[node.name]
-            elif isinstance(node, ir.Neuron):
-                self.layers[_key(node.name)] = Population(node, surrogate)
-            elif isinstance(node, Cell):
-                self.layers[_key(node.name)] = CellLayer(node, surrogate)
-            elif not isinstance(node, ir.Input | ir.Output | ir.Reshape):
-                self.layers[_key(node.name)] = _LAYERS[type(node)](node)
+            layer = layers.get(node.name)
+            if layer is None and isinstance(node, ir.Neuron):
+                layer = Population(node, surrogate)
+            elif layer is None and isinstance(node, Cell):
+                layer = CellLayer(node, surrogate)
+            elif layer is None and type(node) in _LAYERS:
+                layer = _LAYERS[type(node)](node)
+            if layer is not None:
+                self.layers[_key(node.name)] = layer
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the output at every step; raise InputError for input of another shape or type.
@@ -111,7 +112,7 @@ class ProgramModule(nn.Module):
 
     def _values(self, x: Tensor, kept: dict[str, Tensor]) -> Tensor:
         (entry,), (end,) = self._program.inputs, self._program.outputs
-        x = self._taken(x)
+        x = require_tensor(x, entry.shape, self._type())
         values: dict[str, Tensor] = {entry.name: x}
         for segment in self._segments:
             if is_loop(segment):
@@ -122,11 +123,6 @@ class ProgramModule(nn.Module):
                 values[node.name] = self._run(node, values)
         kept |= {name: values[name] for name in kept}
         return values[end.name]
-
-    def _taken(self, x: Tensor) -> Tensor:
-        """Return the input; raise InputError unless it is a tensor of the entry's shape and the weights' type."""
-        (entry,) = self._program.inputs
-        return require_tensor(x, entry.shape, self._type())
 
     def _type(self) -> torch.dtype:
         """Return the type of its weights and thresholds."""
@@ -264,11 +260,6 @@ class _Gather(NodeLayer):
     def forward(self, x: Tensor) -> Tensor:
         gathered = x.flatten(1)[:, self.get_buffer("places")]
         return gathered.masked_fill(self.get_buffer("none"), 0.0)
-
-
-class _Concat(NodeLayer):
-    def forward(self, x: Tensor) -> Tensor:
-        return x
 
 
 class _Product(NodeLayer):
@@ -445,7 +436,6 @@ _LAYERS: dict[type[ir.Node], Any] = {
     ir.Pool: _Pool,
     ir.MaxPool: _Pool,
     ir.Gather: _Gather,
-    ir.Concat: _Concat,
     ir.Product: _Product,
     ir.Delay: _Delay,
 }

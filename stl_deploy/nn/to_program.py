@@ -87,7 +87,9 @@ class _Nodes:
             case LIF():
                 self.nodes[name] = _neuron(layer, common)
             case LI():
-                self.nodes[name] = ir.Neuron(**common, decay=_decay(layer), threshold=None, synapse=_synapse(layer))
+                self.nodes[name] = ir.Neuron(
+                    **common, decay=_floats(layer.decay), threshold=None, synapse=_synapse(layer)
+                )
             case _Norms():
                 self._require_weights_before(name)
                 self.nodes[name] = ir.Norm(**common, **_norm(name, layer))
@@ -103,29 +105,24 @@ class _Nodes:
 def _plain(layer: nn.Module, common: dict[str, Any], before: Shape, name: str) -> ir.Node:
     match layer:
         case nn.Conv2d():
-            window: dict[str, Any] = {"stride": _pair(layer.stride), "padding": _pads(layer.padding)}
             return ir.Conv(
                 **common,
                 **_weights(layer, name),
-                **window,
+                stride=_pair(layer.stride),
+                padding=_pads(layer.padding),
                 dilation=_pair(layer.dilation),
                 groups=layer.groups,
                 input_shape=before,
             )
         case nn.Linear():
             return ir.Linear(**common, **_weights(layer, name), input_shape=before)
-        case nn.MaxPool2d():
-            window = {"kernel": _pair(layer.kernel_size), "stride": _pair(layer.stride)}
-            return ir.MaxPool(**common, **window, padding=_pads(layer.padding), input_shape=before)
-        case nn.AvgPool2d():
-            kernel, stride = _pair(layer.kernel_size), _pair(layer.stride)
-            pads = _pads(layer.padding)
-            return ir.Pool(
-                **common, kernel=kernel, stride=stride, padding=pads, divisor=prod(kernel), input_shape=before
-            )
-        case SumPool2d():
-            kernel, stride = _pair(layer.kernel_size), _pair(layer.stride)
-            return ir.Pool(**common, kernel=kernel, stride=stride, padding=_pads(0), divisor=1, input_shape=before)
+        case nn.MaxPool2d() | nn.AvgPool2d() | SumPool2d():
+            kernel = _pair(layer.kernel_size)
+            window: dict[str, Any] = {"kernel": kernel, "stride": _pair(layer.stride), "input_shape": before}
+            window["padding"] = _pads(getattr(layer, "padding", 0))
+            if isinstance(layer, nn.MaxPool2d):
+                return ir.MaxPool(**common, **window)
+            return ir.Pool(**common, **window, divisor=1 if isinstance(layer, SumPool2d) else prod(kernel))
         case nn.Flatten():
             return ir.Reshape(**common, input_shape=before)
         case Vote():
@@ -196,7 +193,7 @@ def _neuron(layer: LIF, common: dict[str, Any]) -> ir.Neuron:
         adaptation = ir.Adaptation(decay, jump, layer.subtracts)
     return ir.Neuron(
         **common,
-        decay=_decay(layer),
+        decay=_floats(layer.decay),
         threshold=_floats(layer.threshold),
         synapse=_synapse(layer),
         compare="ge",
@@ -205,10 +202,6 @@ def _neuron(layer: LIF, common: dict[str, Any]) -> ir.Neuron:
         cap=layer.multi_spike if several else None,
         adaptation=adaptation,
     )
-
-
-def _decay(layer: LIF | LI) -> Any:
-    return _floats(layer.decay)
 
 
 def _synapse(layer: LIF | LI) -> ir.Synapse | None:

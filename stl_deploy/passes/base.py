@@ -147,6 +147,11 @@ def rewrite(change: Callable[[Nodes], Nodes]) -> Callable[[Program], Rewritten]:
     return run
 
 
+def reads_one(node: Node) -> bool:
+    """Return whether a node reads one node's output of the same step."""
+    return len(node.operands) == 1 and not node.operands[0].delay
+
+
 def leak_end(node: Neuron) -> Doubles:
     """Return the potential that leaks end at: offset/(1 - decay)."""
     assert node.decay is not None

@@ -17,7 +17,7 @@ import numpy as np
 from stl_deploy.graph.exact import Grid, grids
 from stl_deploy.graph.program import Conv, Doubles, Floats, Linear, MaxPool, Node, Pool, Program, Reshape, Scale
 from stl_deploy.graph.segments import looped
-from stl_deploy.passes.base import Nodes, Pass, Rewritten, by_row, bypassed, with_nodes
+from stl_deploy.passes.base import Nodes, Pass, Rewritten, by_row, bypassed, reads_one, with_nodes
 
 
 class _Affine(NamedTuple):
@@ -36,7 +36,7 @@ def _fold(program: Program) -> Rewritten:
     in_loops = looped(program)  # whose edges' delays stay
     known, merged, gone = grids(program), dict[str, _Weights](), set[str]()
     for node in reversed(program.nodes):
-        if node.name in in_loops or not _reads_one(node):
+        if node.name in in_loops or not reads_one(node):
             continue
         affine = _affine(node)
         if affine is None or (affine.offset.any() and not _is_bounded(program, node, known)):
@@ -56,15 +56,11 @@ def _fold(program: Program) -> Rewritten:
 
 def _is_bounded(program: Program, node: Node, known: Mapping[str, Grid | None]) -> bool:
     """Return whether what arrives at a node, through scales, has a known magnitude."""
-    while _reads_one(node) and known.get(node.operands[0].node) is None:
+    while reads_one(node) and known.get(node.operands[0].node) is None:
         node = program.by_name[node.operands[0].node]
         if not isinstance(node, Scale):
             return False
-    return _reads_one(node)
-
-
-def _reads_one(node: Node) -> bool:
-    return len(node.operands) == 1 and not node.operands[0].delay
+    return reads_one(node)
 
 
 def _affine(node: Node) -> _Affine | None:
@@ -106,7 +102,7 @@ def _weights_behind(
         at, values = waiting.pop()
         readers = program.readers[at.name]
         for reader in readers:
-            if not _reads_one(reader):
+            if not reads_one(reader):
                 return None
             if isinstance(reader, Linear | Conv) and reader.name not in gone:
                 layers.append((reader, values))

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 import stl_deploy as stl
+from stl_deploy.graph import program as ir
 from tests.exporters.netx.programs import conv_net
 
 
@@ -66,3 +67,21 @@ def test_thresholds_that_no_fold_takes_are_not_sent_to_one() -> None:
         assert {
             finding.remedy for finding in findings if (finding.slug, finding.node) == ("threshold-nonuniform", "lif1")
         } == {"train one per layer, as no weights can take these"}
+
+
+def test_a_loop_of_weights_alone_is_refused_where_it_cannot_be_held() -> None:
+    """Xylo's check ended in an AssertionError, and readers were told to take a file that NIR does not allow."""
+    identity: dict[str, Any] = {"shape": (2,), "weight": np.eye(2, dtype=np.float32), "bias": None, "input_shape": (2,)}
+    half = np.array(0.5, np.float32)
+    nodes = (
+        ir.Input(name="input", shape=(2,), operands=()),
+        ir.Linear(name="sums", operands=(ir.Operand("input"), ir.Operand("sums", 1)), **identity),
+        ir.Neuron(name="hidden", shape=(2,), operands=(ir.Operand("sums"),), decay=half, threshold=half),
+        ir.Linear(name="weights", operands=(ir.Operand("hidden"),), **identity),
+        ir.Neuron(name="last", shape=(2,), operands=(ir.Operand("weights"),), decay=half, threshold=half),
+        ir.Output(name="output", shape=(2,), operands=(ir.Operand("last"),)),
+    )
+    targets = ("nir", "xylo", "snntorch", "norse", "spikingjelly")
+    found = stl.SpikingGraph(ir.Program(nodes, 1.0)).check(*targets).findings
+    slugs = {each.target: each.slug for each in found if each.node == "sums" and each.severity == "error"}
+    assert slugs == {"nir": "not-in-nir"} | dict.fromkeys(targets[1:], "loop-without-neuron")

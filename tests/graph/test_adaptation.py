@@ -153,6 +153,7 @@ def test_one_step_goes_on_where_the_last_ended() -> None:
             {"multi_spike": 3, "reset": "subtract"},
             "takes one spike a step and no synapse: leave out multi_spike",
         ),
+        ({"synapse_decay": 1}, "takes one spike a step and no synapse: leave out synapse_decay"),
     ],
 )
 def test_wrong_options_are_refused(options: dict[str, Any], sentence: str) -> None:

@@ -10,6 +10,7 @@ import nir
 import numpy as np
 import pytest
 
+from stl_deploy.config.options import ThresholdForm
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.integer_runner import IntegerRunner, calibration
 from stl_deploy.exporters.netx.convert import run_file, to_graph
@@ -32,7 +33,7 @@ from stl_deploy.integers.quantise import choose
 from stl_deploy.integers.ranges import ranges
 from stl_deploy.integers.real_population import real_population
 from stl_deploy.integers.real_weights import to_integers
-from stl_deploy.integers.scales import ThresholdForm, candidates
+from stl_deploy.integers.scales import candidates
 from stl_deploy.integers.simulate import as_integers, simulate
 from tests.exporters.netx.nets import chain as net
 from tests.exporters.netx.nets import dense, neuron

@@ -129,3 +129,17 @@ def test_a_cast_to_bool_is_0_or_1() -> None:
     net, x = ir.Program(nodes, 1.0), np.float32([[[2, -1, 0, 1]]])
     np.testing.assert_array_equal(run(net, x).y, [[[1, 1, 0, 1]]])
     np.testing.assert_array_equal(ProgramModule(net)(torch.from_numpy(x)).numpy(force=True), run(net, x).y)
+
+
+def test_a_rounded_infinity_is_infinity() -> None:
+    """It was NaN here, so that a count that a cell limits to 3 was none at all."""
+    lines = ["ratio = div x step", "whole = floor ratio", "y = min whole most"]
+    constants = [("step", np.float32(1e-30)), ("most", np.float32(3))]
+    limited = cell("c", [("x", ir.Operand("in"), (1,))], lines, constants=constants, outputs=["y"])
+    ends = (
+        ir.Input(name="in", shape=(1,), operands=()),
+        ir.Output(name="out", shape=(1,), operands=(ir.Operand("c"),)),
+    )
+    net, x = ir.Program((ends[0], limited, ends[1]), 1.0), np.float32([[[1e10]]])
+    assert run(net, x).y == 3
+    assert ProgramModule(net)(torch.from_numpy(x)) == 3

@@ -388,14 +388,14 @@ REMEDIES = (
         lambda room: verbs.nir_conformance(output=room.new("kit"), levels=("neurons",)),
     ),
     Remedy(
-        "exporters/c/names.py:require_prefix",
+        "exporters/targets.py:require_free_prefix",
         lambda room: _names(room, "1a"),
         "choose another name, as name='kws'",
         "choose another name, as --name kws",
         lambda room: _names(room, "kws"),
     ),
     Remedy(
-        "exporters/c/names.py:require_prefix",
+        "exporters/targets.py:require_free_prefix",
         lambda room: _names(room, "int"),
         "choose another name, as name='int_net'",
         "choose another name, as --name int_net",
@@ -423,7 +423,7 @@ REMEDIES = (
         lambda room: cell_net(room).export(room.new("c"), to="c", numbers="float32"),
     ),
     Remedy(
-        "exporters/c/packages.py:require_package",
+        "exporters/c/options.py:__post_init__",
         lambda room: room.net.export(room.new("c"), to="c", package="arduin"),
         "package: expected one of cmake, arduino",
         "--package: expected one of cmake, arduino",

@@ -345,11 +345,11 @@ TOOLS = (
         lambda room: _terminal(115200),
     ),
     Remedy(
-        "exporters/verilog/render.py:require_prefix",
+        "exporters/targets.py:require_free_prefix",
         lambda room: _verilog(room, name="module"),
-        "choose another name, as name='kws'",
-        "choose another name, as --name kws",
-        lambda room: _verilog(room, name="kws"),
+        "choose another name, as name='module_net'",
+        "choose another name, as --name module_net",
+        lambda room: _verilog(room, name="module_net"),
     ),
     Remedy(
         "exporters/verilog/fits.py:require_fits",

@@ -29,6 +29,7 @@ from stl_deploy.errors import UnsupportedError
 from stl_deploy.exporters.nir.lower import METADATA_KEY
 from stl_deploy.exporters.nir.lower.wiring import wire
 from stl_deploy.exporters.nir.readers.reading_rules import READERS, Edge, Reader, loops, refusal, refuse
+from stl_deploy.exporters.nir.write import late_behind
 from stl_deploy.graph.check import TargetCheck
 from stl_deploy.graph.findings import Finding, from_error
 from stl_deploy.graph.program import (
@@ -90,10 +91,9 @@ def _nir_agrees(graph: nir.NIRGraph) -> bool:
 
 def _restate(program: Program, reader: Reader) -> tuple[nir.NIRGraph, Sequence[UnsupportedError]]:
     """Return the graph, and one error for each node that the reader cannot hold."""
-    nodes = _delayed_at_neurons(
-        {node.name: _remembering(node) if is_spike_max_pool(program, node) else node for node in program.nodes}
-    )
-    made = Restating(nodes, reader)
+    given = (_remembering(node) if is_spike_max_pool(program, node) else node for node in program.nodes)
+    # Readers hold delays at neurons; a layer of zeros may be read a step late in place of what it reads.
+    made = Restating({node.name: node for node in ordered(late_behind(given))}, reader)
     graph = nir.NIRGraph(made.nodes, _arranged(made), type_check=False)
     return graph, [_kept(program, error) for error in made.refused] or list(_mistimed(graph, made))
 
@@ -112,26 +112,6 @@ def _remembering(node: Node) -> Node:
     return replace(node, decay=np.array(1, np.float32), threshold=np.array(0.5, np.float32), reset="value")
 
 
-def _delayed_at_neurons(nodes: dict[str, Node]) -> dict[str, Node]:
-    """Move delays from before a stateless layer to behind it, towards the neuron, where all readers support them.
-
-    The same values come a step later; with a bias in the layer they would not at t = 0.
-    """
-    work = list(nodes)
-    while work:
-        name = work.pop()
-        node = nodes[name]
-        still = isinstance(node, Linear | Conv | Scale | Pool | Reshape) and getattr(node, "bias", None) is None
-        if not still or not node.operands or not all(source.delay for source in node.operands):
-            continue
-        nodes[name] = replace(node, operands=tuple(replace(source, delay=source.delay - 1) for source in node.operands))
-        for reader in [reader for reader in nodes.values() if any(source.node == name for source in reader.operands)]:
-            moved = (replace(s, delay=s.delay + (s.node == name)) for s in reader.operands)
-            nodes[reader.name] = replace(reader, operands=tuple(moved))
-            work.append(reader.name)
-    return {node.name: node for node in ordered(nodes)}
-
-
 def _arranged(made: Restating) -> list[Edge]:
     """Order the edges so that a walk in their order goes round a loop before it leaves it, and the long way first."""
     looped = loops(list(made.places), list(made.edges))
@@ -148,8 +128,13 @@ def _mistimed(graph: nir.NIRGraph, made: Restating) -> Iterator[UnsupportedError
     """Return edges that the reader, or stl-deploy itself as it reads the file, takes at another step than meant."""
     (start,) = (name for name, node in graph.nodes.items() if isinstance(node, nir.Input))
     (end,) = (name for name, node in graph.nodes.items() if isinstance(node, nir.Output))
+    wired = wire(graph)
+    for error in wired.errors:
+        node = str(error.node)
+        reason, remedy = f"is given NIR graphs, and {error.reason}", "export to ONNX instead"
+        yield refusal(made.stands_for.get(node, node), error.slug, made.reader, reason, remedy)
     late, last = made.reader.runs(list(graph.nodes), graph.edges, start)
-    here = {(source.node, name) for name, sources in wire(graph).sources.items() for source in sources if source.delay}
+    here = {(source.node, name) for name, sources in wired.sources.items() for source in sources if source.delay}
     for edge, delay in made.edges.items():
         if delay == (edge in late) == (edge in here):
             continue

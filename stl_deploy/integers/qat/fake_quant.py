@@ -21,8 +21,6 @@ fractions of v below 1/64 are kept and v does not saturate. Evaluation is bit-ex
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -41,33 +39,16 @@ from stl_deploy.integers.net import (
 from stl_deploy.integers.real_weights import one_scale
 from stl_deploy.integers.scales import WEIGHT_TOP
 from stl_deploy.integers.step import exact_type, integrate
-from stl_deploy.nn.layers import Synapse, wide
+from stl_deploy.nn.layers import Synapse, straight_through, wide
 from stl_deploy.nn.neuron import LIF
 
 _JUST_ABOVE = 2 ** -(STATE_SHIFT + 1)
 
 
-class _StraightThrough(torch.autograd.Function):
-    """Pass the quantised value forward, the gradient of the real one backward."""
-
-    @staticmethod
-    def forward(ctx: Any, real: Tensor, quantised: Tensor) -> Tensor:
-        return quantised.to(real.dtype)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        return grads[0], None
-
-
 def whole(real: Tensor, low: float, high: float) -> Tensor:
     """Round ``real`` within bounds; gradients pass except at a bound."""
     kept = real.clamp(low, high)
-    return _through(kept, kept.round())
-
-
-def _through(real: Tensor, quantised: Tensor) -> Tensor:
-    result: Tensor = _StraightThrough.apply(real, quantised)  # type: ignore[no-untyped-call]
-    return result
+    return straight_through(kept, kept.round())
 
 
 def _array(values: Tensor) -> Doubles:
@@ -102,8 +83,8 @@ class WholeReadout(_Weights):
     def numbers(self) -> tuple[Tensor, Tensor | None]:
         """Return weights and biases on their grid, with gradients."""
         scale = one_scale([_array(self.weight)], [None if self.bias is None else _array(self.bias)])
-        weight, bias = _through(self.weight, torch.round(self.weight * scale) / scale), self.bias
-        return weight, None if bias is None else _through(bias, torch.round(bias * scale) / scale)
+        weight, bias = straight_through(self.weight, torch.round(self.weight * scale) / scale), self.bias
+        return weight, None if bias is None else straight_through(bias, torch.round(bias * scale) / scale)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return sums and biases, in real numbers."""
@@ -177,13 +158,15 @@ class WholeSynapse(_Weights):
         return total if bias is None else total + bias.reshape(-1, *(1,) * (total.dim() - 2)).to(total.dtype)
 
     def _whole(self, x: Tensor) -> Tensor:
-        return x if self.input_scale is None else _through(x * self.input_scale, torch.round(x * self.input_scale))
+        return (
+            x if self.input_scale is None else straight_through(x * self.input_scale, torch.round(x * self.input_scale))
+        )
 
 
 def wrap(total: Tensor, top: float) -> Tensor:
     """Wrap sums past ±top, once."""
     moved = total - 2 * top * (total > top) + 2 * top * (total <= -top)
-    return _through(total, moved)
+    return straight_through(total, moved)
 
 
 class LoihiLIF(LIF):

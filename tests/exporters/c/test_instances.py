@@ -195,7 +195,7 @@ def test_the_network_itself_compiles_as_cpp(seed: int, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["", "3d", "a-b", "_net", "größe", "a b", "x" * 33, "a\nb", "net.c", "../x"])
 def test_a_prefix_that_is_no_identifier(name: str) -> None:
-    with pytest.raises(InputError, match="name: expected a C identifier"):
+    with pytest.raises(InputError, match="name: expected an identifier"):
         require_prefix(name)
 
 

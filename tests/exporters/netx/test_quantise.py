@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import stl_deploy as stl
+from stl_deploy.config.options import ThresholdForm
 from stl_deploy.errors import InputError, ParityError, UnsupportedError
 from stl_deploy.exporters.netx import model as netx_model
 from stl_deploy.exporters.netx.chain import read_chain, refusals
@@ -24,7 +25,7 @@ from stl_deploy.integers import scales
 from stl_deploy.integers.fields import unread
 from tests.exporters.netx.programs import Builder, F, conv_net, events
 
-FORMS: tuple[scales.ThresholdForm, ...] = ("folded", "per-neuron", "per-layer")
+FORMS: tuple[ThresholdForm, ...] = ("folded", "per-neuron", "per-layer")
 
 
 def disagreement(program: Program, x: Any, **kwargs: Any) -> dict[str, float]:
@@ -37,7 +38,7 @@ def disagreement(program: Program, x: Any, **kwargs: Any) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_integers_are_exact_ties_included(form: scales.ThresholdForm) -> None:
+def test_integers_are_exact_ties_included(form: ThresholdForm) -> None:
     """A memoryless net of small whole weights needs no rounding: v >= θ becomes v > θ - 1."""
     rng = np.random.default_rng(0)
     net = Builder((12,)).linear("fc", rng.integers(-3, 4, (9, 12)), rng.integers(-2, 3, 9)).lif("lif", 2.0, beta=None)
@@ -66,7 +67,7 @@ def test_any_decay(beta: float) -> None:
 
 
 @pytest.mark.parametrize("form", ["folded", "per-neuron"])
-def test_a_convolutional_net_keeps_its_spikes(form: scales.ThresholdForm) -> None:
+def test_a_convolutional_net_keeps_its_spikes(form: ThresholdForm) -> None:
     rng = np.random.default_rng(3)
     program, x = conv_net(rng), events(rng, 8, 60, 1, 6, 6, top=16)
     assert max(disagreement(program, x, input_scale=16, thresholds=form).values()) < 0.03
