@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from stl_deploy.exporters.c.plan import Value, channels_last
+from stl_deploy.exporters.c.plan import Order, Value, channels_last
 from stl_deploy.exporters.c.rule import kept
 from stl_deploy.exporters.c.weights import Weights
 from stl_deploy.graph.program import Node
@@ -49,10 +49,7 @@ class Pools(Weights):
         self._head(node)
         inner = self._read(node, node.operands[0])
         value = self._in_order(node, inner, channels_last(self.graph.by_name[node.operands[0].node].shape))
-        order = channels_last(node.shape)
-        share = self._share(node)
-        share.what += f", largest of {node.kernel[0]} x {node.kernel[1]}"
-        share.synops = len(order) * math.prod(node.kernel)
+        order = self._of_largest(node, node)
         name = self._buffer(node, "values", value.ctype, len(order), "largest values")
         self._do(
             "max_pool",
@@ -65,13 +62,17 @@ class Pools(Weights):
         )
         self.values[node.name] = Value(name, value.ctype, value.binary, order)
 
+    def _of_largest(self, node: Node, pool: MaxPoolNode | SumPoolNode) -> Order:
+        """Account for the largest values of a pool's windows, which a node puts out; return its order."""
+        order, share = channels_last(node.shape), self._share(node)
+        share.what += f", largest of {pool.kernel[0]} x {pool.kernel[1]}"
+        share.synops = len(order) * math.prod(pool.kernel)
+        return order
+
     def _or_pool(self, node: IntegerLIF, pool: SumPoolNode) -> None:
         self._head(node)
         value = self._in_order(pool, self._read(pool, pool.operands[0]), channels_last(pool.input_shape))
-        order = channels_last(node.shape)
-        share = self._share(node)
-        share.what += f", largest of {pool.kernel[0]} x {pool.kernel[1]}"
-        share.synops = len(order) * math.prod(pool.kernel)
+        order = self._of_largest(node, pool)
         name = self._spikes_of(node, len(order))
         self._do(
             "or_pool",
@@ -104,10 +105,7 @@ class Pools(Weights):
         self.fused |= {pool.name, reader.name}
         channels, height, width = node.shape
         out_width = reader.shape[2]
-        order = channels_last(reader.shape)
-        share = self._share(reader)
-        share.what += f", largest of {pool.kernel[0]} x {pool.kernel[1]}"
-        share.synops = len(order) * math.prod(pool.kernel)
+        order = self._of_largest(reader, pool)
         name = self._spikes_of(reader, len(order))
         self.made.rows = max(self.made.rows, width * channels)
         self._do(
@@ -115,7 +113,7 @@ class Pools(Weights):
             **values,
             to=name,
             record=record,
-            pooled=share.node,
+            pooled=self._share(reader).node,
             count_out=len(order),
             height=height,
             width=width,

@@ -19,7 +19,6 @@ from stl_deploy._util.json_twin import JsonTwin
 from stl_deploy._util.remedies import option, remedy
 from stl_deploy.errors import StlDeployError
 from stl_deploy.exporters.nir.detect_writer import (
-    Writer,
     asked_dialect,
     candidates,
     detect_writer,
@@ -85,12 +84,17 @@ def check(
 
 
 def _check_graph(graph: nir.NIRGraph, dialect: Dialect | None, targets: Mapping[str, TargetCheck]) -> CheckReport:
-    writer = detect_writer(graph) if dialect is None and "dialect" not in own_metadata(graph) else None
+    is_stated = "dialect" in own_metadata(graph)
+    writer = detect_writer(graph) if dialect is None and not is_stated else None
     lowering = try_lower(graph, dialect if writer is None else writer.dialect)
-    findings = _writer_findings(writer) if writer is not None else []
-    if writer is None and dialect is None and "dialect" not in own_metadata(graph):
+    findings: list[Finding] = []
+    if writer is not None:
+        said = f"the file does not state how time is stepped; {writer.preset} wrote it by its form ({writer.trace})"
+        remedy = f"name another with {option('dialect', 'NAME')} if that is wrong"
+        findings.append(Finding("dialect-recognised", "info", None, said, remedy))
+    elif dialect is None and not is_stated:
         findings += _unstated(graph, lowering)
-    if "dialect" not in own_metadata(graph):
+    if not is_stated:
         findings += _unsaid(graph, lowering.dialect)
     findings += [from_error(error) for error in all_errors(lowering)]
     findings += [
@@ -120,15 +124,6 @@ def _shapes_declared(lowering: Lowering) -> Iterator[Finding]:
             shape = list(lowering.nodes[name].shape)
             if declared not in ([None], shape, [*declared[:1], *shape]):
                 yield Finding("output-shape", "info", name, f"declares {declared[:9]}, but {shape} arrives")
-
-
-def _writer_findings(writer: Writer) -> list[Finding]:
-    said = f"the file does not state how time is stepped; {writer.preset} wrote it by its form ({writer.trace})"
-    return [
-        Finding(
-            "dialect-recognised", "info", None, said, f"name another with {option('dialect', 'NAME')} if that is wrong"
-        )
-    ]
 
 
 def _unsaid(graph: nir.NIRGraph, dialect: Dialect) -> Iterator[Finding]:

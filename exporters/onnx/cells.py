@@ -13,38 +13,16 @@ from stl_deploy.graph.cell import Cell, Constant, Operation, State
 from stl_deploy.graph.neuron_cells import as_cell
 from stl_deploy.graph.program import Neuron, Shape
 
-_OPERATORS = {
-    "add": "Add",
-    "sub": "Sub",
-    "mul": "Mul",
-    "div": "Div",
-    "neg": "Neg",
-    "abs": "Abs",
-    "min": "Min",
-    "max": "Max",
+_ALIKE = (
+    *("add", "sub", "mul", "div", "neg", "abs", "min", "max", "and", "or", "xor", "not", "where", "floor", "ceil"),
+    *("round", "sign", "sqrt", "exp", "log", "sin", "cos", "tanh", "sigmoid", "erf", "pow"),
+)
+_OPERATORS = {name: name.capitalize() for name in _ALIKE} | {
     "gt": "Greater",
     "ge": "GreaterOrEqual",
     "lt": "Less",
     "le": "LessOrEqual",
     "eq": "Equal",
-    "and": "And",
-    "or": "Or",
-    "xor": "Xor",
-    "not": "Not",
-    "where": "Where",
-    "floor": "Floor",
-    "ceil": "Ceil",
-    "round": "Round",
-    "sign": "Sign",
-    "sqrt": "Sqrt",
-    "exp": "Exp",
-    "log": "Log",
-    "sin": "Sin",
-    "cos": "Cos",
-    "tanh": "Tanh",
-    "sigmoid": "Sigmoid",
-    "erf": "Erf",
-    "pow": "Pow",
 }
 OPERATORS = frozenset(_OPERATORS.values())
 _TYPES = {

@@ -100,7 +100,9 @@ def read_model(path: Path) -> tuple[Interface, dict[str, Shape], int]:
 def _read(model: ModelProto, path: Path) -> tuple[Interface, dict[str, Shape], int]:
     interface = Interface.read({str(entry.key): str(entry.value) for entry in model.metadata_props}, str(path))
     _check_operators(model, path)
-    _check_tensors(model, path)
+    for tensor in _tensors(model):
+        if tensor.data_location == TensorProto.EXTERNAL:
+            _check_external(tensor, path)
     _check_ports(model.graph, interface, path)
     shapes = _input_shapes(model.graph, interface, path)
     for state in interface.states:
@@ -117,12 +119,6 @@ def _check_operators(model: ModelProto, path: Path) -> None:
             raise InputError(f"{path}: node '{node.name}' is a {kind}, which stl-deploy never writes; export it again")
     if model.functions or any(graph.sparse_initializer for graph in graphs(model.graph)):
         raise InputError(f"{path}: holds functions or sparse weights, which stl-deploy does not write; export it again")
-
-
-def _check_tensors(model: ModelProto, path: Path) -> None:
-    for tensor in _tensors(model):
-        if tensor.data_location == TensorProto.EXTERNAL:
-            _check_external(tensor, path)
 
 
 def _check_external(tensor: TensorProto, path: Path) -> None:

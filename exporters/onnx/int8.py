@@ -85,7 +85,7 @@ def int8_linear(scope: Scope, node: Linear, x: str, kept: Int8Weight) -> str:
     but reads a Gemm's weights back into float32 at every call. Elsewhere a Gemm: to a MatMul it would apply inputs
     that it rounded to 8 bits.
     """
-    bias = [] if node.bias is None else [scope.weight(f"{node.name}.bias", node.bias)]
+    bias = scope.bias(node)
     if not kept.spikes:
         weight = _weight(scope, node.name, kept.values, kept.scale, axis=0)
         return scope.op("Gemm", [x, weight, *bias], node.name, transB=1)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto, ValueInfoProto, helper, numpy_helper
 
-from stl_deploy.graph.program import Floats
+from stl_deploy.graph.program import Conv, Floats, Linear
 
 Array = NDArray[np.float32] | NDArray[np.bool_] | NDArray[np.int8] | NDArray[np.uint8] | NDArray[np.integer[Any]]
 Dims = Sequence[int | str]
@@ -118,6 +118,10 @@ class Scope:
         kept[name] = values
         self._labelled[label] = name, values
         return name
+
+    def bias(self, node: Linear | Conv) -> list[str]:
+        """Return the name of a layer's bias, if it has one."""
+        return [] if node.bias is None else [self.weight(f"{node.name}.bias", node.bias)]
 
     def number(self, label: str, value: np.float32) -> str:
         """Return the name of a constant number, ``label`` where it is the first of this value."""

@@ -65,12 +65,8 @@ def _product(scope: Scope, node: ir.Linear, x: str) -> str:
         return int8_linear(scope, node, x, scope.int8[node.name])
     if node.name in scope.planes:
         return integer_linear(scope, node, x, scope.planes[node.name])
-    operands = [x, scope.weight(f"{node.name}.weight", node.weight), *_bias(scope, node)]
+    operands = [x, scope.weight(f"{node.name}.weight", node.weight), *scope.bias(node)]
     return scope.op("Gemm", operands, node.name, transB=1)
-
-
-def _bias(scope: Scope, node: ir.Linear | ir.Conv) -> list[str]:
-    return [] if node.bias is None else [scope.weight(f"{node.name}.bias", node.bias)]
 
 
 def _conv(scope: Scope, node: ir.Conv, x: str, lead: Lead | None) -> str:
@@ -84,7 +80,7 @@ def _conv(scope: Scope, node: ir.Conv, x: str, lead: Lead | None) -> str:
     else:
         operands = [x, scope.weight(f"{node.name}.weight", node.weight)]
     window = _window(node, node.weight.shape[2:])
-    inputs = [*operands, *_bias(scope, node)]
+    inputs = [*operands, *scope.bias(node)]
     y = scope.op("Conv", inputs, node.name, dilations=node.dilation, group=node.groups, **window)
     return _unfold(scope, node, y, lead)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from stl_deploy.exporters.verilog.plan import Lanes, Pass, Plan, Pool, Scan, Taps, bits
+from stl_deploy.exporters.verilog.plan import Lanes, Map, Pass, Plan, Pool, Scan, Taps, bits
 from stl_deploy.integers.net import DECAY_ONE
 
 LEAST_ADDRESS = 6
@@ -107,29 +107,29 @@ def _scan(plan: Plan, scan: Scan, made: Memories) -> dict[str, int]:
         "back_inputs": scan.delay * int(np.prod(plan.graph.input.shape)) if of_input else 0,
         "outer_last": how.outers - 1,
         "outer_step": how.outer_step if how.outers > 1 else 0,
+        "shift": how.shift,
+        **_places(how, made),
+    }
+
+
+def _places(how: Map, made: Memories) -> dict[str, int]:
+    return {
         "row_last": len(how.rows) - 1,
         "row_base": made.rows.add(how.rows),
         "col_last": len(how.columns) - 1,
         "col_base": made.columns.add(how.columns),
         "word_last": how.words - 1,
         "word_step": how.word_step if how.words > 1 else 0,
-        "shift": how.shift,
     }
 
 
 def _pool(plan: Plan, pool: Pool, made: Memories, layers: dict[str, int]) -> dict[str, int]:
-    how = pool.map
     return {
         "op": 3,
         "weight_base": plan.spikes[pool.source],
         "spike_base": plan.spikes[pool.name],
-        "row_last": len(how.rows) - 1,
-        "row_base": made.rows.add(how.rows),
-        "col_last": len(how.columns) - 1,
-        "col_base": made.columns.add(how.columns),
-        "word_last": how.words - 1,
-        "word_step": how.word_step if how.words > 1 else 0,
         "layer": layers[pool.name],
+        **_places(pool.map, made),
     }
 
 

@@ -16,7 +16,7 @@ from stl_deploy.exporters.targets import Network, Options, Runner
 from stl_deploy.exporters.witnesses.environment import BRIAN2, SIDE, XYLOSIM
 from stl_deploy.exporters.witnesses.equations import Arrays, equations
 from stl_deploy.exporters.xylo.runner import Xylo
-from stl_deploy.exporters.xylo.simulate import ChipRun
+from stl_deploy.exporters.xylo.simulate import ChipRun, ChipStates
 from stl_deploy.exporters.xylo.specification import Specification
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import NetworkInput, Result, as_floats, match_inputs
@@ -96,16 +96,14 @@ class XyloSim(Xylo):
         """Run the chip's integers; raise ToolError if xylosim is missing, fails or takes too long."""
         with temporary_folder() as folder:
             write_npz(folder / "net.npz", spec.arrays())
-            results: dict[str, NDArray[Any]] = dict(
-                run_worker(
-                    XYLOSIM.require(),
-                    folder / "net.npz",
-                    x,
-                    deadline=self._options.deadline,
-                    progress=self._options.progress,
-                    script=SIDE / "xylosim_worker.py",
-                    tool=XYLOSIM.title,
-                )
+            results: dict[str, Any] = run_worker(
+                XYLOSIM.require(),
+                folder / "net.npz",
+                x,
+                deadline=self._options.deadline,
+                progress=self._options.progress,
+                script=SIDE / "xylosim_worker.py",
+                tool=XYLOSIM.title,
             )
         shape = x.shape[:2]
         expected = {
@@ -119,7 +117,8 @@ class XyloSim(Xylo):
         if {name: array.shape for name, array in results.items()} != expected:
             raise ToolError("xylosim returned arrays of other shapes than the network's")
         saturated, saturated_out = np.zeros(spec.hidden, np.int64), np.zeros(spec.outputs, np.int64)
-        return ChipRun(**results, saturated=saturated, saturated_out=saturated_out)
+        states = ChipStates(*(results[name] for name in ChipStates._fields))
+        return ChipRun(results["spikes"], results["outputs"], saturated, saturated_out, states)
 
 
 TARGETS = (Brian2, XyloSim)

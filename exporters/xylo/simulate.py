@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,23 +45,28 @@ Doubles = NDArray[np.float64]
 _WRAP = 2**16
 
 
+class ChipStates(NamedTuple):
+    """After each step: v ``[T, B, N]``, i ``[T, B, N, S]``, and those of outputs, ``[T, B, outputs]`` both."""
+
+    v: NDArray[np.int16]
+    i: NDArray[np.int16]
+    v_out: NDArray[np.int16]
+    i_out: NDArray[np.int16]
+
+
 @dataclass(frozen=True, eq=False)
 class ChipRun:
     """One run, as the chip has it, skew included. T steps, B samples.
 
-    spikes, outputs: ``[T, B, N]`` and ``[T, B, outputs]``. v, v_out: the same, after the step; i, i_out:
-    ``[T, B, N, S]`` and ``[T, B, outputs]``; all four None if not recorded. saturated, saturated_out: ``[N]`` and
-    ``[outputs]``, in how many steps of all samples a current or a potential left 16 bits and was cut.
+    spikes, outputs: ``[T, B, N]`` and ``[T, B, outputs]``. saturated, saturated_out: ``[N]`` and ``[outputs]``, in how
+    many steps of all samples a current or a potential left 16 bits and was cut. states: None if not recorded.
     """
 
     spikes: NDArray[np.uint8]
     outputs: NDArray[np.uint8]
     saturated: NDArray[np.int64]
     saturated_out: NDArray[np.int64]
-    v: NDArray[np.int16] | None = None
-    i: NDArray[np.int16] | None = None
-    v_out: NDArray[np.int16] | None = None
-    i_out: NDArray[np.int16] | None = None
+    states: ChipStates | None = None
 
 
 def simulate(
@@ -81,8 +86,9 @@ def simulate(
         run.outputs[t] = outputs.step(before[:, spec.hidden - spec.heard :])
         run.spikes[t] = fired
         before = fired.astype(np.float64)
-        if run.v is not None and run.i is not None and run.v_out is not None and run.i_out is not None:
-            run.v[t], run.i[t], run.v_out[t], run.i_out[t] = hidden.v, hidden.i, outputs.v, outputs.i[..., 0]
+        if run.states is not None:
+            for kept, now in zip(run.states, (hidden.v, hidden.i, outputs.v, outputs.i[..., 0]), strict=True):
+                kept[t] = now
         if progress is not None:
             progress(t + 1, steps)
     run.saturated[:], run.saturated_out[:] = hidden.saturated, outputs.saturated
@@ -90,18 +96,16 @@ def simulate(
 
 
 def _recording(spec: Specification, steps: int, batch: int, record: bool) -> ChipRun:
-    def empty(*axes: int) -> NDArray[np.int16] | None:
-        return np.empty((steps, batch, *axes), np.int16) if record else None
-
+    states = None
+    if record:
+        shapes = ((spec.hidden,), (spec.hidden, spec.synapses), (spec.outputs,), (spec.outputs,))
+        states = ChipStates(*(np.empty((steps, batch, *shape), np.int16) for shape in shapes))
     return ChipRun(
         spikes=np.empty((steps, batch, spec.hidden), np.uint8),
         outputs=np.empty((steps, batch, spec.outputs), np.uint8),
         saturated=np.zeros(spec.hidden, np.int64),
         saturated_out=np.zeros(spec.outputs, np.int64),
-        v=empty(spec.hidden),
-        i=empty(spec.hidden, spec.synapses),
-        v_out=empty(spec.outputs),
-        i_out=empty(spec.outputs),
+        states=states,
     )
 
 
@@ -300,16 +304,10 @@ def _bare(chip_run: ChipRun, record: bool) -> Result:
     outputs = {OUTPUT: chip_run.outputs.astype(np.float32)}
     if not record:
         return Result(outputs, {})
-    assert chip_run.v is not None
-    assert chip_run.i is not None
-    assert chip_run.v_out is not None
-    assert chip_run.i_out is not None
-    states = {
-        f"v__{HIDDEN}": chip_run.v,
-        f"i__{HIDDEN}": chip_run.i[..., 0] if chip_run.i.shape[3] == 1 else chip_run.i,
-        f"v__{OUTPUT}": chip_run.v_out,
-        f"i__{OUTPUT}": chip_run.i_out,
-    }
+    assert chip_run.states is not None
+    v, i, v_out, i_out = chip_run.states
+    states = {f"v__{HIDDEN}": v, f"i__{HIDDEN}": i[..., 0] if i.shape[3] == 1 else i}
+    states |= {f"v__{OUTPUT}": v_out, f"i__{OUTPUT}": i_out}
     return Result(outputs, {HIDDEN: chip_run.spikes.astype(np.float32), OUTPUT: outputs[OUTPUT]}, states)
 
 
@@ -317,28 +315,22 @@ def _named(layout: Layout, chip_run: ChipRun, steps: int, record: bool) -> Resul
     """Return the run under the graph's names, in its time frame."""
     values = np.zeros((steps, chip_run.outputs.shape[1], chip_run.outputs.shape[2]), np.float32)
     recorded, states = {}, {}
+    kept = chip_run.states
     for population in layout.populations:
         spikes = _of(population, chip_run.outputs if population.output else chip_run.spikes, steps)
-        potentials = chip_run.v_out if population.output else chip_run.v
+        whole = (*values.shape[:2], *population.shape)
+        if kept is not None:  # recorded, or read by the host
+            both = (kept.v_out, kept.i_out) if population.output else (kept.v, kept.i[..., 0])
+            v, i = (_of(population, array, steps) for array in both)
         if population.output:
-            values[..., list(population.neurons)] = (
-                spikes if population.spikes else _of(population, potentials, steps) / population.scale
-            )
+            values[..., list(population.neurons)] = spikes if population.spikes else v / population.scale
         if record:
-            currents = chip_run.i_out if population.output else chip_run.i
-            currents = None if currents is None else currents if population.output else currents[..., 0]
-            states[f"v__{population.node}"] = _of(population, potentials, steps).reshape(
-                *values.shape[:2], *population.shape
-            )
-            states[f"i__{population.node}"] = _of(population, currents, steps).reshape(
-                *values.shape[:2], *population.shape
-            )
+            states |= {f"v__{population.node}": v.reshape(whole), f"i__{population.node}": i.reshape(whole)}
             if population.spikes:
-                recorded[population.node] = spikes.astype(np.float32).reshape(*values.shape[:2], *population.shape)
+                recorded[population.node] = spikes.astype(np.float32).reshape(whole)
     y = (values @ layout.weights.T).reshape(*values.shape[:2], *layout.output_shape)
     return Result({layout.output: y.astype(np.float32)}, recorded, states)
 
 
-def _of(population: PlacedPopulation, array: NDArray[Any] | None, steps: int) -> NDArray[Any]:
-    assert array is not None
+def _of(population: PlacedPopulation, array: NDArray[Any], steps: int) -> NDArray[Any]:
     return array[population.skew : population.skew + steps][..., list(population.neurons)]

@@ -6,7 +6,6 @@ Sources: Rockpool 3.1.0, ``rockpool.devices.xylo`` (argument names and shapes), 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -104,7 +103,6 @@ class Specification:
 
 
 _SHIFTS = ("weight_shift_in", "weight_shift_rec", "weight_shift_out")
-_WEIGHTS = ("weights_in", "weights_rec", "weights_out")
 
 
 def write_specification(spec: Specification, path: Path) -> None:
@@ -127,7 +125,9 @@ def checked(arrays: dict[str, NDArray[Any]], where: str) -> Specification:
     """Return a Specification of these arrays; raise InputError naming ``where`` and the array that does not fit."""
     read = _Reader(arrays, where)
     weights_in = read.weights("weights_in")
-    weights_rec = read.weights("weights_rec", shape=lambda sizes: sizes[0] == sizes[1])
+    weights_rec = read.weights("weights_rec")
+    if weights_rec.shape[0] != weights_rec.shape[1]:
+        raise InputError(f"{where}: weights_rec: expected [N, N, S]; found {list(weights_rec.shape)}")
     weights_out = read("weights_out", WEIGHT_LOW, WEIGHT_TOP, dimensions=2)
     channels, hear, synapses = weights_in.shape
     hidden, (heard, outputs) = len(weights_rec), weights_out.shape
@@ -135,12 +135,8 @@ def checked(arrays: dict[str, NDArray[Any]], where: str) -> Specification:
     for what, (size, most) in (sizes | {"outputs": (outputs, MAX_OUTPUTS)}).items():
         if not 1 <= size <= most:
             raise InputError(f"{where}: expected 1 to {most:,} {what}; found {size:,}")
-    if (
-        not 1 <= hear <= hidden
-        or not 1 <= heard <= hidden
-        or weights_rec.shape[2] != synapses
-        or not 1 <= synapses <= MAX_SYNAPSES
-    ):
+    windows_fit = 1 <= hear <= hidden and 1 <= heard <= hidden
+    if not windows_fit or weights_rec.shape[2] != synapses or not 1 <= synapses <= MAX_SYNAPSES:
         raise InputError(
             f"{where}: expected weights_in [channels, 1 to N, S], weights_rec [N, N, S] and weights_out [1 to N, "
             f"outputs] with S of 1 or 2; found {list(weights_in.shape)}, {list(weights_rec.shape)} and "
@@ -185,13 +181,10 @@ class _Reader:
             raise InputError(f"{self._where}: {name}: expected {low:,} to {top:,}; found {int(worst):,}")
         return array.astype(np.int32)
 
-    def weights(self, name: str, shape: Callable[[tuple[int, ...]], bool] = lambda sizes: True) -> Ints:
+    def weights(self, name: str) -> Ints:
         two = name in self._arrays and self._arrays[name].ndim == 2
         array = self(name, WEIGHT_LOW, WEIGHT_TOP, dimensions=2 if two else 3)
-        array = array[..., None] if two else array
-        if not shape(array.shape):
-            raise InputError(f"{self._where}: {name}: expected [N, N, S]; found {list(array.shape)}")
-        return array
+        return array[..., None] if two else array
 
     def row(self, name: str, size: int, low: int, top: int, default: int | None = None) -> Ints:
         if name not in self._arrays and default is not None:

@@ -327,7 +327,7 @@ class _Reader:
                 if isinstance(node, Neuron | Input):
                     size = math.prod(node.shape)
                     by_node[node.name] = {(node.name, 0): np.eye(size)}, np.zeros(size)
-                elif all(source.node in by_node for source in node.operands):
+                elif all(source.node in by_node for source in node.operands):  # which `_arriving` looks up here
                     by_node[node.name] = _through(node, *self._arriving(node))
                 else:
                     later.append(node)

@@ -47,11 +47,11 @@ class XyloFormat(Format):
 
     def check(self, program: Program) -> Iterable[Finding]:
         """Return everything that keeps the network off the chip, and its rounding, on the first Xylo that holds it."""
-        return list(check(program))
+        return self.check_for(program, XyloOptions())
 
     def check_for(self, program: Program, options: XyloOptions) -> Iterable[Finding]:
         """Check as `check`, for one chip, and whether x is spike counts."""
-        findings = list(check(program, options.device, options.round_decays))
+        findings = list(_check(program, options))
         if options.x is not None and len(program.inputs) == 1:
             try:
                 spike_counts(options.x, program.inputs[0].shape)
@@ -133,21 +133,17 @@ def _tell(chosen: Chosen, options: Options) -> None:
             )
 
 
-def check(program: Program, device: str | None = None, round_decays: bool = False) -> Iterator[Finding]:
-    """Return everything that keeps a network off a Xylo, and its approximations on the chip.
-
-    device: a name of `DEVICES`; None: the first that holds the network. Raises InputError for another name.
-    """
-    chip = None if device is None else find_device(device)
+def _check(program: Program, options: XyloOptions) -> Iterator[Finding]:
+    """Return everything that keeps a network off a Xylo, and its approximations on the chip."""
     refused = refusals(program)
     yield from (from_error(error) for error in refused)
     yield from _input(program)
     for node in program.of(Neuron):
-        yield from decay_findings(node, round_decays)
+        yield from decay_findings(node, options.round_decays)
     net = outline(program)
     if net is None:
         return
-    chip = chip or fitting(net)
+    chip = fitting(net) if options.device is None else find_device(options.device)
     yield from excesses(net, chip)
     if not refused:
         yield _placement(net, chip.title)

@@ -112,7 +112,7 @@ class ProgramModule(nn.Module):
 
     def _values(self, x: Tensor, kept: dict[str, Tensor]) -> Tensor:
         (entry,), (end,) = self._program.inputs, self._program.outputs
-        x = require_tensor(x, entry.shape, self._type())
+        x = self._taken(x)
         values: dict[str, Tensor] = {entry.name: x}
         for segment in self._segments:
             if is_loop(segment):
@@ -123,6 +123,11 @@ class ProgramModule(nn.Module):
                 values[node.name] = self._run(node, values)
         kept |= {name: values[name] for name in kept}
         return values[end.name]
+
+    def _taken(self, x: Tensor) -> Tensor:
+        """Return the input; raise InputError unless it is a tensor of the entry's shape and the weights' type."""
+        (entry,) = self._program.inputs
+        return require_tensor(x, entry.shape, self._type())
 
     def _type(self) -> torch.dtype:
         """Return the type of its weights and thresholds."""

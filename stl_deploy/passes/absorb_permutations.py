@@ -129,9 +129,7 @@ class _Work:
             return True
         if not flattens(gather.input_shape, gather.shape):
             return False
-        self.layers[gather.name] = ir.Reshape(
-            name=gather.name, shape=gather.shape, operands=gather.operands, input_shape=gather.input_shape
-        )
+        self._reshape(gather)
         return True
 
     def _behind_another(self, gather: ir.Gather) -> bool:
@@ -357,9 +355,12 @@ class _Work:
         """Leave it in place; as a reshape, if it is no more than that."""
         self.kept.add(gather.name)
         if keeps_order(gather):
-            self.layers[gather.name] = ir.Reshape(
-                name=gather.name, shape=gather.shape, operands=gather.operands, input_shape=gather.input_shape
-            )
+            self._reshape(gather)
+
+    def _reshape(self, gather: ir.Gather) -> None:
+        self.layers[gather.name] = ir.Reshape(
+            name=gather.name, shape=gather.shape, operands=gather.operands, input_shape=gather.input_shape
+        )
 
     def select(self, gather: ir.Gather) -> None:
         """Replace it by weights of 0 and 1."""

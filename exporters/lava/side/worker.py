@@ -69,6 +69,11 @@ def write_json(path: str, data: dict[str, Any]) -> None:
     os.replace(path + ".part", path)
 
 
+def report(folder: str, done: int, total: int) -> None:
+    """Tell the driver how many of the job's steps, or samples, are done."""
+    write_json(os.path.join(folder, "progress.json"), {"done": done, "total": total})
+
+
 def main(job_path: str, run: Callable[[dict[str, Any], str], dict[str, Any]]) -> None:
     """Do one job with ``run``; see the module."""
     with open(job_path) as stream:
@@ -109,14 +114,11 @@ def run_job(job: dict[str, Any], folder: str) -> dict[str, Any]:
     results = []
     for index, part in enumerate(parts):
 
-        def report(done: float, index: int = index) -> None:
+        def tell(done: float, index: int = index) -> None:
             total = steps * samples
-            write_json(
-                os.path.join(folder, "progress.json"),
-                {"done": int(total * (index + done) / len(parts)), "total": total},
-            )
+            report(folder, int(total * (index + done) / len(parts)), total)
 
-        results.append(run_concatenated(job["net"], x[:, part], folder, alone, report))
+        results.append(run_concatenated(job["net"], x[:, part], folder, alone, tell))
     return {key: np.concatenate([result[key] for result in results], axis=1) for key in results[0]}
 
 
@@ -128,9 +130,7 @@ def has_delays(net_path: str) -> bool:
         return any("delay" in layer for layer in file["layer"].values())
 
 
-def run_concatenated(
-    net_path: str, x: Any, folder: str, alone: bool, report: Callable[[float], None]
-) -> dict[str, Any]:
+def run_concatenated(net_path: str, x: Any, folder: str, alone: bool, tell: Callable[[float], None]) -> dict[str, Any]:
     """Run all samples one after the other in time; set every layer's u and v to 0 when a sample reaches it.
 
     alone: there is one sample, and biases wait until it reaches their layer.
@@ -181,7 +181,7 @@ def run_concatenated(
             if done in held:
                 variable, bias = held[done]
                 variable.set(bias)
-            report(done / total)
+            tell(done / total)
         # It waits for the same processes as stop does, and what one of two has waited for the other cannot close.
         over.set()
         watch.join()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -78,19 +78,22 @@ class Builder:
     def lif(self, *shape: int, **options: float | Array) -> nir.LIF:
         """Leaky integrate-and-fire neurons. Euler: v += (v_leak - v + r·x)/2, fires above 1/2."""
         values = {"tau": self.dt * DECAY_STEPS, "r": 1.0, "v_leak": 0.0, "v_threshold": 0.5, "v_reset": 0.0}
-        return nir.LIF(**{key: self.full(shape, value) for key, value in (values | options).items()})
+        return nir.LIF(**self._filled(shape, values | options))
 
     def if_(self, *shape: int, **options: float | Array) -> nir.IF:
         """Integrate-and-fire neurons; r = 1/dt, so that the spec's dt·r·x adds x."""
         values = {"r": 1.0 / self.dt, "v_threshold": 1.0, "v_reset": 0.0}
-        return nir.IF(**{key: self.full(shape, value) for key, value in (values | options).items()})
+        return nir.IF(**self._filled(shape, values | options))
 
     def cuba(self, *shape: int, **options: float | Array) -> nir.CubaLIF:
         """Neurons with a synaptic current, both decays 1/2 with Euler steps."""
         tau = self.dt * DECAY_STEPS
-        values: dict[str, float | Array] = {"tau_mem": tau, "tau_syn": tau, "r": 1.0, "v_leak": 0.0}
+        values = {"tau_mem": tau, "tau_syn": tau, "r": 1.0, "v_leak": 0.0}
         values |= {"v_threshold": 0.5, "v_reset": 0.0, "w_in": 2.0}
-        return nir.CubaLIF(**{key: self.full(shape, value) for key, value in (values | options).items()})
+        return nir.CubaLIF(**self._filled(shape, values | options))
+
+    def _filled(self, shape: Sequence[int], values: Mapping[str, float | Array]) -> dict[str, Array]:
+        return {key: self.full(shape, value) for key, value in values.items()}
 
     def conv(
         self, inputs: int, outputs: int, size: tuple[int, int], kernel: int | tuple[int, int] = 3, **options: Any

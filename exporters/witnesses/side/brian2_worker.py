@@ -16,6 +16,7 @@ def run_job(job: dict[str, Any], folder: str) -> dict[str, Any]:
     """Return outputs of the kept groups, ``[T, B, n]`` under ``out<place>``."""
     import brian2
     import numpy as np
+    from worker import report
 
     with np.load(job["input"], allow_pickle=False) as given:
         x = given["x"]
@@ -54,9 +55,7 @@ def run_job(job: dict[str, Any], folder: str) -> dict[str, Any]:
             outputs[f"out{place}"][step, sample] = groups[place].out[:]
         now[0] += 1
         if step == steps - 1:
-            with open(os.path.join(folder, "progress.json.part"), "w") as stream:
-                json.dump({"done": sample + 1, "total": samples}, stream)
-            os.replace(os.path.join(folder, "progress.json.part"), os.path.join(folder, "progress.json"))
+            report(folder, sample + 1, samples)
 
     objects.append(brian2.NetworkOperation(enter, when="start"))
     objects.append(brian2.NetworkOperation(leave, when="end", order=-1))

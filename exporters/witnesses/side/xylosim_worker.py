@@ -5,7 +5,6 @@ The job's ``net`` is an npz of the arguments by name; its result holds spikes, v
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from typing import Any
@@ -14,21 +13,16 @@ from typing import Any
 def run_job(job: dict[str, Any], folder: str) -> dict[str, Any]:
     """Arrays of one run of integers ``[T, B, channels]``."""
     import numpy as np
+    from worker import report
 
     with np.load(job["input"], allow_pickle=False) as arrays:
         x = arrays["x"]
     with np.load(job["net"], allow_pickle=False) as arrays:
         spec = dict(arrays)
-
-    def report(done: int) -> None:
-        with open(os.path.join(folder, "progress.json.part"), "w") as stream:
-            json.dump({"done": done, "total": x.shape[1]}, stream)
-        os.replace(os.path.join(folder, "progress.json.part"), os.path.join(folder, "progress.json"))
-
-    return run(spec, x, report)
+    return run(spec, x, lambda done: report(folder, done, x.shape[1]))
 
 
-def run(spec: dict[str, Any], x: Any, report: Any = lambda done: None) -> dict[str, Any]:
+def run(spec: dict[str, Any], x: Any, tell: Any = lambda done: None) -> dict[str, Any]:
     """Spikes, ``v`` ``[T, B, N]``; ``i`` ``[T, B, N, S]``; ``outputs``, ``v_out``, ``i_out`` ``[T, B, outputs]``."""
     import numpy as np
     from xylosim.v2 import XyloLayer
@@ -70,7 +64,7 @@ def run(spec: dict[str, Any], x: Any, report: Any = lambda done: None) -> dict[s
         records["i"].append(np.stack([np.array(current, np.int16).T for current in currents], -1))
         records["v_out"].append(np.array(layer.rec_v_mem_out, np.int16).T)
         records["i_out"].append(np.array(layer.rec_i_syn_out, np.int16).T)
-        report(sample + 1)
+        tell(sample + 1)
     return {name: np.stack(arrays, 1) for name, arrays in records.items()}
 
 

@@ -160,15 +160,21 @@ def _check_x(data: ArrayData, name: str, x: NDArray[Any]) -> None:
 _MOST_LABELS = 10_000
 
 
+def _labels(data: ArrayData) -> NDArray[Any]:
+    """Return the labels of all splits, flat."""
+    return np.concatenate([y.reshape(-1) for name, y in data.arrays.items() if name.startswith("y")])
+
+
 def _check_classes(data: ArrayData) -> None:
-    most = max(int(y.max(initial=-1)) for name, y in data.arrays.items() if name.startswith("y"))
+    labels = _labels(data)
+    most = int(labels.max(initial=-1))
     if data.classes is not None and most >= len(data.classes):
         raise InputError(
             f"{data.where}: expected labels below {len(data.classes)}, the classes that are named; found {most}"
         )
-    there = np.unique(np.concatenate([y.reshape(-1) for name, y in data.arrays.items() if name.startswith("y")]))
-    without = sorted(set(range(most + 1)) - set(there.tolist())) if data.classes is None and most < _MOST_LABELS else []
-    if without:
+    if data.classes is not None or most >= _MOST_LABELS:
+        return
+    if without := sorted(set(range(most + 1)) - set(labels.tolist())):
         shown = ", ".join(map(str, without[:5])) + ", ..." * (len(without) > 5)
         warnings.warn(
             f"{data.where}: no sample has the label {shown}; labels count from 0, so there are {most + 1} classes",
@@ -178,7 +184,7 @@ def _check_classes(data: ArrayData) -> None:
 
 def class_names(data: ArrayData, config: DatasetConfig) -> tuple[str, ...]:
     """Return names by the configuration, else by the data, else the labels themselves."""
-    most = max(int(y.max(initial=-1)) for name, y in data.arrays.items() if name.startswith("y"))
+    most = int(_labels(data).max(initial=-1))
     named = config.classes or data.classes or tuple(str(label) for label in range(most + 1))
     if most >= len(named):
         raise ConfigError(

@@ -26,10 +26,6 @@ class Neurons(NamedTuple):
     detach: bool
 
 
-SURROGATES = ("arctan", "sigmoid", "triangular", "rectangular")
-"""Surrogate gradients by the number that the kernels know them by."""
-
-
 class Layout(NamedTuple):
     """A map in memory: numbers in an image row, channels-last, and in a strip of rows; side of the pooling windows."""
 
@@ -192,7 +188,7 @@ def _retreat(
 
 @inlined
 def _slope(surrogate: int, away: Any, unit: Any) -> Any:
-    """Return the surrogate derivative at u − θ; unit: the 1 of its type."""
+    """Return the surrogate derivative at u − θ, by its place in `SURROGATES`; unit: the 1 of its type."""
     one, zero = fill(unit), fill(unit - unit)
     if surrogate == 0:
         y = away * fill(type(unit)(np.pi))

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from stl_deploy.nn.fused import kernels
 from stl_deploy.nn.fused.input_convolution.events import Entry, Kernel
-from stl_deploy.nn.fused.neuron_kernels import SURROGATES, Layout, Neurons
+from stl_deploy.nn.fused.neuron_kernels import Layout, Neurons
 from stl_deploy.nn.fused.rows import Array
 from stl_deploy.nn.fused.sample_threads import array, run, scalar, split
+from stl_deploy.nn.surrogate import SURROGATES
 
 _STRIP = 1 << 13
 """Numbers that the kernels work on at a time, about: a few arrays of so many stay in a processor's own cache."""
@@ -101,7 +102,7 @@ def backward_pass(
     shapes = ((int(of_decay),), (2, *mean.shape), entry.taps.shape, entry.bias.shape)
     others = [np.zeros((len(parts), *shape)) for shape in shapes]
     g, u, currents, theta, of_z, of_level = (array(tensor) for tensor in (grad, trace, x, level, grad_z, grad_level))
-    neurons = Neurons(theta, scalar(decay, trace), SURROGATES.index(form.surrogate), form.detach)
+    neurons = Neurons(theta, scalar(decay, trace), [*SURROGATES].index(form.surrogate), form.detach)
 
     def part(index: int, first: int, last: int) -> None:
         sums = kernels.Sums(of_level[index], *(total[index] for total in others))

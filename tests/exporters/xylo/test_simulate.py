@@ -110,11 +110,10 @@ def one_neuron(**fields: Any) -> Any:
 def test_a_neuron_by_hand() -> None:
     run = simulate(one_neuron(), np.array([5, 0, 0, 0]).reshape(4, 1, 1), record=True)
     # i: 40 -> 20 before it acts, 10, 5, 3 (5 - floor(5/2)). v: 20 fires twice; 10 fires; 5; 2.5 -> 3 kept of 5, + 3
-    assert run.i is not None
-    assert run.v is not None
-    assert run.i.ravel().tolist() == [20, 10, 5, 3]
+    assert run.states is not None
+    assert run.states.i.ravel().tolist() == [20, 10, 5, 3]
     assert run.spikes.ravel().tolist() == [2, 1, 0, 0]
-    assert run.v.ravel().tolist() == [0, 0, 5, 6]
+    assert run.states.v.ravel().tolist() == [0, 0, 5, 6]
     assert run.outputs.ravel().tolist() == [0, 1, 1, 0]
 
 

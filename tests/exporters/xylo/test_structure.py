@@ -12,14 +12,14 @@ from stl_deploy.exporters.xylo.choose import choose
 from stl_deploy.exporters.xylo.quantise import order
 from stl_deploy.exporters.xylo.runner import XyloOptions
 from stl_deploy.exporters.xylo.structure import refusals, structure
-from stl_deploy.exporters.xylo.target import check
+from stl_deploy.exporters.xylo.target import XyloFormat
 from stl_deploy.graph.program import Input, Linear, Node, Operand, Output, Pool, Program, Reshape, Scale, Synapse
 from tests.exporters.xylo.nets import F, chain, changed, counts, linear, neuron
 
 
 def slugs(program: Program, **about: Any) -> list[str]:
     """Errors and warnings, but for the rounding of every population."""
-    found = [finding for finding in check(program, **about) if finding.severity != "info"]
+    found = [finding for finding in XyloFormat().check_for(program, XyloOptions(**about)) if finding.severity != "info"]
     assert all(finding.remedy for finding in found)
     return [finding.slug for finding in found if finding.slug != "quantisation"]
 
@@ -219,7 +219,7 @@ def test_the_first_chip_that_holds_it_is_chosen() -> None:
     with pytest.raises(UnsupportedError, match="Xylo Audio 2 holds 8"):
         choose(program, counts(program), device="audio2")
     with pytest.raises(InputError, match="device: expected one of"):
-        list(check(program, device="audio4"))
+        list(XyloFormat().check_for(program, XyloOptions(device="audio4")))
     with pytest.raises(InputError, match=r"found 'imuu' \(did you mean 'imu'\?\)"):
         XyloOptions(device="imuu")
 
