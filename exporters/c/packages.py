@@ -106,18 +106,10 @@ def package_files(
     files = {
         path.replace("P.", f"{prefix}.") if path.endswith(".pdsc") else path: t for path, t in layout.files.items()
     }
-    return placed | _with_selftest(layout.selftest, files, plan, about, x, facts)
+    return placed | with_selftest(layout.selftest, files, plan, about, x, facts)
 
 
-def check_files(plan: Plan, about: About, x: NDArray[Any]) -> dict[str, str]:
-    """Return the files of the plain folder's ``make check`` by their paths: the packages' self-test, for this machine.
-
-    Arguments are those of `package_files`.
-    """
-    return _with_selftest("check", {"check/main.c": "main.c"}, plan, about, x, {})
-
-
-def _with_selftest(
+def with_selftest(
     folder: str, files: Mapping[str, str], plan: Plan, about: About, x: NDArray[Any], facts: Mapping[str, Any]
 ) -> dict[str, str]:
     """Render the self-test into ``folder``, and other files by their templates. facts: what these need besides."""

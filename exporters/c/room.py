@@ -46,26 +46,16 @@ def estimated_excesses(
     plan, about = estimate(program, accumulator), About()
     fits = flash is not None and plan.flash <= flash * SURE
     code = code_size(render_plan(plan, about), about.prefix, deadline) if fits else None  # else weights alone do not
-    yield from _excesses(plan, flash, ram, code, SURE)
+    yield from excesses(plan, flash, ram, code, SURE)
 
 
-def require_room(plan: Plan, flash: int | None, ram: int | None, *, code: int | None = None) -> None:
-    """Raise UnsupportedError with the largest layer if a plan exceeds the memory.
-
-    Args:
-        plan: The network's layout.
-        flash: Bytes of flash; None: no limit.
-        ram: Bytes of RAM; None: no limit.
-        code: Bytes of instructions; None: reserve what `estimated_code` says.
-    """
-    for excess in _excesses(plan, flash, ram, code, 1.0):
-        raise excess
-
-
-def _excesses(
-    plan: Plan, flash: int | None, ram: int | None, code: int | None, sure: float
+def excesses(
+    plan: Plan, flash: int | None, ram: int | None, code: int | None, sure: float = 1.0
 ) -> Iterator[UnsupportedError]:
-    """Yield an error for each memory that a plan exceeds by more than the factor ``sure``."""
+    """Yield an error, at the largest layer, for each memory that a plan exceeds by more than the factor ``sure``.
+
+    flash, ram: bytes; None: no limit. code: bytes of instructions; None: reserve what `estimated_code` says.
+    """
     reserved = estimated_code(plan) if code is None else code
     besides = f"{reserved:,} of code ({'an estimate: ' if code is None else ''}Cortex-M4, -O3)"
     flashed = plan.flash + reserved

@@ -20,11 +20,11 @@ from stl_deploy.exporters.c.floats.target import CFloats, CFloatsFormat
 from stl_deploy.exporters.c.layout import make_plan
 from stl_deploy.exporters.c.names import PREFIX, require_prefix
 from stl_deploy.exporters.c.options import COptions
-from stl_deploy.exporters.c.packages import check_files, package_files
+from stl_deploy.exporters.c.packages import package_files, with_selftest
 from stl_deploy.exporters.c.plan import Plan
 from stl_deploy.exporters.c.program import Program as CProgram
 from stl_deploy.exporters.c.render import render_plan
-from stl_deploy.exporters.c.room import code_size, estimate_note, estimated_excesses, require_room
+from stl_deploy.exporters.c.room import code_size, estimate_note, estimated_excesses, excesses
 from stl_deploy.exporters.c.weights import conv_fan_out
 from stl_deploy.exporters.integer_runner import IntegerProgram, calibration, overflows
 from stl_deploy.exporters.targets import Format, Network
@@ -63,7 +63,8 @@ def write_folder(
     plan = make_plan(graph)
     files = render_plan(plan, about)
     code = None if flash is None else code_size(files, about.prefix, deadline)
-    require_room(plan, flash, ram, code=code)
+    for excess in excesses(plan, flash, ram, code):
+        raise excess
     folder.mkdir(parents=True)
     for name, text in files.items():
         write_text(folder / name, text)
@@ -209,7 +210,7 @@ class CFormat(Format):
             **_trained_with(program.metadata),
         )
         plan, files = write_folder(chosen.graph, about, path, flash=flash, ram=ram, deadline=options.deadline)
-        _write_files(path, check_files(plan, about, x))
+        _write_files(path, with_selftest("check", {"check/main.c": "main.c"}, plan, about, x, {}))
         if options.package is not None:
             package = package_files(options.package, plan, about, files, x)
             _write_files(path / f"{prefix}_{options.package}", package)

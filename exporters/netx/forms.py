@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, get_args
 
 import numpy as np
@@ -165,21 +165,3 @@ def proves_nothing(dead: Mapping[str, str]) -> str:
     """Return `` (lif2 silent)``, to stand beside a count of spikes; nothing if every layer of it is alive."""
     layers = [f"{name} {word}" for name, word in dead.items()]
     return f" ({', '.join(layers[:3])}{f' and {len(layers) - 3:,} more' if len(layers) > 3 else ''})" if layers else ""
-
-
-def tell_forms(
-    program: Program,
-    models: Models,
-    x: NDArray[Any],
-    labels: NDArray[Any] | None,
-    say: Console,
-    of: int,
-    drawn: bool = False,
-) -> list[dict[str, Any]]:
-    """Print the table of the forms, and return its rows (JSON-ready).
-
-    of: number of available samples; drawn: whether at random.
-    """
-    rows = compare_forms(program, models, x, labels)
-    show_forms(rows, say, x.shape[1], of, drawn=drawn)
-    return [asdict(row) for row in rows]

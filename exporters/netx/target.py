@@ -32,7 +32,7 @@ from stl_deploy.exporters.integer_runner import (
 from stl_deploy.exporters.netx.chain import SynapseStage, read_chain, refusals, with_fold
 from stl_deploy.exporters.netx.convert import run_file, to_graph
 from stl_deploy.exporters.netx.file import read_netx
-from stl_deploy.exporters.netx.forms import Models, quantise_forms, tell_forms
+from stl_deploy.exporters.netx.forms import Models, compare_forms, quantise_forms, show_forms
 from stl_deploy.exporters.netx.layers import ConvLayer, FlattenLayer, InputLayer, Layer, NetxFile
 from stl_deploy.exporters.netx.model import NetxModel, NetxRun, by_node, checked_model, layer_facts, save_netx
 from stl_deploy.exporters.netx.placement import Chip, Placed, load_chips, place
@@ -203,8 +203,9 @@ class Netx(Format):
             labels = None if options.labels is None else options.labels[:CALIBRATION]
             compared = [each for each in get_args(ThresholdForm) if each != "unrolled" or form == "unrolled"]
             models = quantise_forms(program, given, compared)
-            rows = tell_forms(program, models, first, labels, options.say, of=x.shape[1], drawn=options.is_random)
-            forms = {"forms": rows, "forms_samples": first.shape[1]}
+            rows = compare_forms(program, models, first, labels)
+            show_forms(rows, options.say, first.shape[1], x.shape[1], drawn=options.is_random)
+            forms = {"forms": [asdict(row) for row in rows], "forms_samples": first.shape[1]}
         model = models.get(form) or checked_model(program, given, input_scale=scale, thresholds=form)
         if isinstance(model, UnsupportedError):
             raise model

@@ -25,14 +25,11 @@ def refused_max_pools(program: Program) -> Iterator[UnsupportedError]:
     """Yield refusals of the max pools that neither pool spikes nor are read by neurons that can move before them."""
     of_spikes = {node.name for node in program.spiking}
     for pool in program.of(MaxPool):
-        if len(pool.operands) == 1 and not pool.operands[0].delay and pool.operands[0].node in of_spikes:
+        reads_input = any(isinstance(program.by_name[source.node], Input) for source in pool.operands)
+        if reads_one(pool) and pool.operands[0].node in of_spikes:
             of_spikes.add(pool.name)
-        elif _of_input(program, pool) or not all(_may_move(reader) for reader in program.readers[pool.name]):
+        elif reads_input or not all(_may_move(reader) for reader in program.readers[pool.name]):
             yield _of_sums(pool.name)
-
-
-def _of_input(program: Program, pool: MaxPool) -> bool:
-    return any(isinstance(program.by_name[source.node], Input) for source in pool.operands)
 
 
 def _may_move(node: Node) -> bool:

@@ -51,7 +51,9 @@ def render(plan: Plan, about: About) -> dict[str, str]:
     """Return every text file of a folder by name."""
     made = memories_of(plan)
     sizes = parameters_of(plan, made)
-    decision, prefix = decision_of(plan, about), about.prefix
+    decision, prefix, loaded = decision_of(plan, about), about.prefix, ""
+    if plan.loaded:
+        loaded = f"// The weights' memory is filled after configuration.\n`define {prefix.upper()}_LOADED\n"
     return {
         **{name: engine_text(name) for name in SHARED},
         f"{prefix}.v": _top(plan, sizes, about),
@@ -59,7 +61,7 @@ def render(plan: Plan, about: About) -> dict[str, str]:
         f"{prefix}_weights.v": _renamed("snn_weights_ram.v" if plan.loaded else "snn_weights_rom.v", prefix),
         f"{prefix}_serial.v": _renamed("snn_serial.v", prefix),
         f"{prefix}_ports.vh": _ports(sizes, prefix),
-        f"{prefix}_defines.vh": _defines(plan, prefix),
+        f"{prefix}_defines.vh": f"{DEVICE}{plan.device.name}\n{loaded}",
         "tb.v": _renamed("tb.v", prefix),
         "Makefile": _renamed("Makefile", prefix),
         **{f"boards/{name}": engine_text(name) for name in BOARDS},
@@ -108,15 +110,6 @@ def _ports(sizes: Mapping[str, int], prefix: str) -> str:
     return f"// Widths of {prefix}'s ports.\n" + "".join(
         f"localparam {name} = {size};\n" for name, size in given.items()
     )
-
-
-def _defines(plan: Plan, prefix: str) -> str:
-    loaded = (
-        f"// The weights' memory is filled after configuration.\n`define {prefix.upper()}_LOADED\n"
-        if plan.loaded
-        else ""
-    )
-    return f"{DEVICE}{plan.device.name}\n{loaded}"
 
 
 def _top(plan: Plan, sizes: Mapping[str, int], about: About) -> str:
@@ -228,7 +221,8 @@ def _tables(plan: Plan, made: Memories, sizes: Mapping[str, int], about: About) 
         elif isinstance(entry, Pool):
             what = f"pool: {_plain(entry.source)} to {_plain(entry.name)}"
         else:
-            what = _scan_said(entry.source, entry.to, entry.delay)
+            late = f", {entry.delay} late" if entry.delay else ""
+            what = f"scan: {'biases' if entry.source is None else _plain(entry.source)} to {_plain(entry.to)}{late}"
         cases.append(f"            {sizes['ENTRY_BITS']}'d{index}: begin  // {what}\n{text}\n            end\n")
     return f"""// The program of {_plain(about.title)}: what snn_engine.v does in each step, entry by entry.
 // Made by stl-deploy.
@@ -249,11 +243,6 @@ endmodule
 
 `default_nettype wire
 """
-
-
-def _scan_said(source: str | None, to: str, delay: int) -> str:
-    late = f", {delay} late" if delay else ""
-    return f"scan: {'biases' if source is None else _plain(source)} to {_plain(to)}{late}"
 
 
 def _number(value: int, width: str, sizes: Mapping[str, int]) -> str:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy._util.files import read_json, write_json
+from stl_deploy._util.files import read_json
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.xylo.specification import Specification
 from stl_deploy.graph.program import Shape
@@ -85,11 +85,6 @@ class Layout:
             "output": {"node": self.output, "shape": list(self.output_shape), "weights": self.weights.tolist()},
             "readout": self.readout.as_dict(),
         }
-
-
-def write_layout(layout: Layout, path: Path) -> None:
-    """Write the file, whole or not at all."""
-    write_json(path, layout.as_dict())
 
 
 def read_layout(path: Path, spec: Specification) -> Layout:

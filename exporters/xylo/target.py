@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from stl_deploy._util.files import write_text
+from stl_deploy._util.files import write_json, write_text
 from stl_deploy._util.units import counted
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.integer_runner import calibration
@@ -20,7 +20,7 @@ from stl_deploy.exporters.targets import Format, Options
 from stl_deploy.exporters.xylo import layout as placed
 from stl_deploy.exporters.xylo.choose import Chosen, choose, fitting
 from stl_deploy.exporters.xylo.devices import DEVICES, Device, excesses, find_device
-from stl_deploy.exporters.xylo.layout import Layout, write_layout
+from stl_deploy.exporters.xylo.layout import Layout
 from stl_deploy.exporters.xylo.quantise import MARGIN, decay_findings
 from stl_deploy.exporters.xylo.runner import Xylo, XyloOptions
 from stl_deploy.exporters.xylo.simulate import load, spike_counts
@@ -75,7 +75,7 @@ class XyloFormat(Format):
         assert layout is not None
         path.mkdir(parents=True)
         write_specification(chosen.network.spec, path / NAME)
-        write_layout(layout, path / placed.NAME)
+        write_json(path / placed.NAME, layout.as_dict())
         write_text(path / FILE, script(chosen.device, layout))
         _tell(chosen, options)
         return {

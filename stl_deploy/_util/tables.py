@@ -32,7 +32,9 @@ def columns(rows: Sequence[Sequence[str]], width: int | None = None) -> list[str
 
 def html_table(rows: Sequence[Sequence[str]], caption: str = "") -> str:
     """Return rows of equal length as an HTML table, for notebooks; the first row is the header."""
-    head, *body = ["".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in row) for tag, row in _tagged(rows)]
+    tags = ["th", *["td"] * (len(rows) - 1)]
+    cells = zip(tags, rows, strict=True)
+    head, *body = ["".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in row) for tag, row in cells]
     lines = "".join(f"<tr>{row}</tr>" for row in body)
     title = f"<caption>{html.escape(caption)}</caption>" if caption else ""
     return f"<table>{title}<thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table>"
@@ -64,10 +66,6 @@ def _cells(row: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 def _safe(cell: Any) -> Any:
     return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
-
-
-def _tagged(rows: Sequence[Sequence[str]]) -> list[tuple[str, Sequence[str]]]:
-    return [("th" if number == 0 else "td", row) for number, row in enumerate(rows)]
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:

@@ -168,10 +168,6 @@ def _erf(x: Floats) -> Any:
     return erf(x)
 
 
-def _choose(where: Any, one: Any, other: Any) -> Any:
-    return np.where(where, one, other)
-
-
 def _compare(run: Any) -> Kind:
     return Kind(run, 2, "number", "bool", "compare")
 
@@ -208,7 +204,7 @@ OPERATIONS: Mapping[str, Kind] = {
     "or": _logic(np.logical_or),
     "xor": _logic(np.logical_xor),
     "not": _logic(np.logical_not, 1),
-    "where": Kind(_choose, 3, "choice", "same", "free"),
+    "where": Kind(np.where, 3, "choice", "same", "free"),
     "cast": Kind(lambda x: x, 1, "any", "any", "free"),
     "floor": _rounding(np.floor),
     "ceil": _rounding(np.ceil),

@@ -50,10 +50,6 @@ def _flag(run: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor],
     return lambda a, b: run(a, b).to(a.dtype)
 
 
-def _chosen(where: Tensor, one: Tensor, other: Tensor) -> Tensor:
-    return torch.where(where > 0.5, one, other)
-
-
 _COMPARISONS = {"gt": torch.gt, "ge": torch.ge, "lt": torch.lt, "le": torch.le}
 _RUN: Mapping[str, Callable[..., Tensor]] = {
     **{name: getattr(torch, name) for name in ("add", "sub", "mul", "div", "neg", "abs", "sqrt", "exp", "log", "pow")},
@@ -65,7 +61,7 @@ _RUN: Mapping[str, Callable[..., Tensor]] = {
     "fma": lambda a, b, c: torch.addcmul(c, a, b),
     "min": torch.minimum,
     "max": torch.maximum,
-    "where": _chosen,
+    "where": lambda where, one, other: torch.where(where > 0.5, one, other),
     "cast": lambda x: x,
     "and": torch.mul,
     "or": lambda a, b: a + b - a * b,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,13 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy._util.files import write_npz
+from stl_deploy._util.json_twin import JsonTwin
 from stl_deploy._util.npz import read_npz
 from stl_deploy._util.remedies import remedy
 from stl_deploy.errors import GraphError, InputError
 from stl_deploy.exporters.nir.conformance.builder import Case
 from stl_deploy.exporters.nir.conformance.layer_cases import neurons, nodes, shapes
 from stl_deploy.exporters.nir.conformance.network_cases import files, time, wiring
-from stl_deploy.exporters.nir.dialect import PRESETS, Dialect
+from stl_deploy.exporters.nir.dialect import PRESETS
 from stl_deploy.exporters.nir.file import read_nir, write_nir
 from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.graph.run import run
@@ -33,7 +34,7 @@ Expected = dict[str, NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Outcome(JsonTwin):
     """One graph through one reader.
 
     status: against the dialect asked for. compared, differing: output values. first: `[step, sample, *neuron]` of the
@@ -51,10 +52,6 @@ class Outcome:
     first: tuple[int, ...] | None = None
     dialects: tuple[str, ...] = ()
     reason: str = ""
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON twin."""
-        return asdict(self)
 
 
 def write_case(case: Case, folder: Path, dt: float) -> tuple[Path, Path, Expected]:
@@ -74,15 +71,10 @@ def expected_outputs(graph: Path, x: NDArray[Any], dt: float) -> Expected:
     outputs: Expected = {}
     for name, dialect in PRESETS.items():
         try:
-            outputs[name] = run(lower(network, with_dt(dialect, dt)), x).y
+            outputs[name] = run(lower(network, replace(dialect, dt=dt)), x).y
         except GraphError:
             continue
     return outputs
-
-
-def with_dt(dialect: Dialect, dt: float) -> Dialect:
-    """The dialect with the kit's time step: the graphs' time constants are multiples of it."""
-    return replace(dialect, dt=dt)
 
 
 def run_case(case: Case, command: Sequence[str], folder: Path, *, dialect: str, dt: float, deadline: float) -> Outcome:

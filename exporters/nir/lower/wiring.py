@@ -49,7 +49,8 @@ def wire(graph: nir.NIRGraph, *, into_neurons: bool = False) -> Wiring:
     nodes, ports = opened.nodes, frozenset(opened.ports)
     edges = opened.joined()
     outgoing, incoming = grouped(edges), grouped((target, source) for source, target in edges)
-    loops = _loops(nodes, outgoing)
+    components = strongly_connected(nodes, outgoing)
+    loops = [group for group in components if len(group) > 1 or group[0] in outgoing.get(group[0], [])]
     errors = [*opened.errors, *_unfed(nodes, ports, incoming, outgoing), *_empty_loops(nodes, loops)]
     roots = [name for name, node in nodes.items() if isinstance(node, nir.Input) and name not in ports]
     back, _, finished = walk([*roots, *nodes], outgoing)
@@ -176,12 +177,6 @@ def _unfed(
             yield GraphError(f"an Output of the network leads to '{outgoing[name][0]}'", node=name, slug="bad-edge")
         if not enters and name not in incoming:
             yield GraphError("no edge leads to it; connect it or remove it", node=name, slug="no-source")
-
-
-def _loops(nodes: Mapping[str, nir.NIRNode], outgoing: Mapping[str, list[str]]) -> list[list[str]]:
-    """Return the groups of nodes that lead back to themselves."""
-    components = strongly_connected(nodes, outgoing)
-    return [group for group in components if len(group) > 1 or group[0] in outgoing.get(group[0], [])]
 
 
 def _empty_loops(nodes: Mapping[str, nir.NIRNode], loops: list[list[str]]) -> Iterator[GraphError]:

@@ -301,7 +301,7 @@ def test_states_that_differ_fail_the_comparison() -> None:
     class Off(XyloSim):
         def integers(self, *given: Any) -> Any:
             found = Xylo.integers(self, *given)
-            found.v[3, 0, 1] += 1
+            found.states.v[3, 0, 1] += 1
             return found
 
     bench = ParityBench(program, x)
