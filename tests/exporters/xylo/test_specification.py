@@ -83,7 +83,7 @@ def test_a_bare_file_has_the_chips_names(bare: Path) -> None:
     }
     expected = simulate(read_specification(bare), x, record=True)
     assert np.array_equal(result.y, expected.outputs)
-    assert np.array_equal(result.states["v__hidden"], expected.v)
+    assert np.array_equal(result.states["v__hidden"], expected.states.v)
 
 
 @pytest.mark.parametrize(
