@@ -119,6 +119,8 @@ def _context(plan: Plan, about: About) -> dict[str, Any]:
         functions |= {("or_row", ()), ("or_pool", ())}
     shapes = {step.layer: step.numbers for step in steps if "layer" in step.fields}
     shares = list(plan.shares.values())
+    pairs = {form[1] for kind, form in weighted if kind != "conv" and form[0] == "spikes"}
+    leveled = {form[1] for kind, form in weighted if kind == "conv_levels"}
     widest = max((BYTES[ctype] for ctype in plan.sums), default=4)
     for name, share in plan.shares.items():
         share.measured = about.measured.get(name)
@@ -160,9 +162,9 @@ def _context(plan: Plan, about: About) -> dict[str, Any]:
         "u_top": graph.accumulator.u_top,
         "v_top": graph.accumulator.v_top,
         "clips": {rule.clips for rule in plan.rules},
-        "blocks": [block for block in BLOCKS if any(_tiles(block, pairs) for pairs in plan.pairs)],
-        "pair_takers": sorted(pairs := {form[1] for kind, form in weighted if kind != "conv" and form[0] == "spikes"}),
-        "leveled": sorted(leveled := {form[1] for kind, form in weighted if kind == "conv_levels"}),
+        "blocks": [block for block in BLOCKS if any(_tiles(block, count) for count in plan.pairs)],
+        "pair_takers": sorted(pairs),
+        "leveled": sorted(leveled),
         "halves": sorted(pairs | leveled),
         "dotted": sorted({form[1] for kind, form in weighted if kind in ("conv_window", "conv_levels")}),
         "spiked": any(form[0] == "spikes" for _, form in weighted),

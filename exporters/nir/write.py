@@ -404,11 +404,10 @@ def _other_delays(node: ir.Node, nodes: Iterable[ir.Node]) -> CaptureError:
     closing = "in a loop of several neurons only the first reads spikes of the step before"
     delays = {other.name for other in nodes if isinstance(other, ir.Delay)}
     readers = [other for other in nodes if any(operand.node == node.name for operand in other.operands)]
-    several = any(
-        len({item.node if item.node in delays else item.delay for item in reader.operands}) > 1
-        for reader in (readers if node.name in delays else [node])
-    )
-    if several:
+    if node.name not in delays:
+        readers = [node]
+    steps = [{item.node if item.node in delays else item.delay for item in reader.operands} for reader in readers]
+    if any(len(of_one) > 1 for of_one in steps):
         reason = (
             "reads spikes of several steps in a loop, which NIR's edges do not hold; let a layer of its own read those "
             f"of each step: self.a(last) + self.b(before); {closing}"

@@ -192,19 +192,15 @@ def _grouped(
     chosen = (
         np.stack([blocks[:, :, z, g] for z, g in pairs], 2) if pairs else np.zeros((height, width, 0, lanes, lanes))
     )
-    at = {pair: index for index, pair in enumerate(pairs)}
     tap = len(pairs) * lanes
+    # For each word of the source, the words it reaches and where their weights lie in a tap.
+    reached = [[(g, index * lanes) for index, (z, g) in enumerate(pairs) if z == word] for word in range(words)]
     return Map(
         rows=tuple(tuple((out * to.width * to.groups, k * width * tap) for k, out in taps) for taps in rows),
         columns=tuple(
-            tuple(
-                (out * to.groups + g, k * tap + at[z, g] * lanes)
-                for k, out in taps
-                for g in range(to.groups)
-                if (z, g) in at
-            )
+            tuple((out * to.groups + g, k * tap + at) for k, out in taps for g, at in of_word)
             for taps in columns
-            for z in range(words)
+            for of_word in reached
         ),
         weights=np.asarray(chosen, np.int64).reshape(-1, lanes),
     )

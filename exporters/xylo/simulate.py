@@ -306,7 +306,7 @@ def _bare(chip_run: ChipRun, record: bool) -> Result:
         return Result(outputs, {})
     assert chip_run.states is not None
     v, i, v_out, i_out = chip_run.states
-    states = {f"v__{HIDDEN}": v, f"i__{HIDDEN}": i[..., 0] if i.shape[3] == 1 else i}
+    states: dict[str, NDArray[np.int16]] = {f"v__{HIDDEN}": v, f"i__{HIDDEN}": i[..., 0] if i.shape[3] == 1 else i}
     states |= {f"v__{OUTPUT}": v_out, f"i__{OUTPUT}": i_out}
     return Result(outputs, {HIDDEN: chip_run.spikes.astype(np.float32), OUTPUT: outputs[OUTPUT]}, states)
 
@@ -314,7 +314,8 @@ def _bare(chip_run: ChipRun, record: bool) -> Result:
 def _named(layout: Layout, chip_run: ChipRun, steps: int, record: bool) -> Result:
     """Return the run under the graph's names, in its time frame."""
     values = np.zeros((steps, chip_run.outputs.shape[1], chip_run.outputs.shape[2]), np.float32)
-    recorded, states = {}, {}
+    recorded: dict[str, NDArray[np.float32]] = {}
+    states: dict[str, NDArray[np.int16]] = {}
     kept = chip_run.states
     for population in layout.populations:
         spikes = _of(population, chip_run.outputs if population.output else chip_run.spikes, steps)

@@ -7,6 +7,7 @@ import html
 import io
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
 _GAP = 2
@@ -83,8 +84,7 @@ def _fitted(natural: Sequence[int], least: Sequence[int], room: int) -> list[int
 
 def _wrapped(row: Sequence[str], widths: Sequence[int]) -> list[str]:
     cells = [wrap(cell, width) for cell, width in zip(row, widths, strict=True)]
-    height = max(map(len, cells))
-    return [_line([cell[i] if i < len(cell) else "" for cell in cells], widths) for i in range(height)]
+    return [_line(parts, widths) for parts in zip_longest(*cells, fillvalue="")]
 
 
 def wrap(text: str, width: int) -> list[str]:

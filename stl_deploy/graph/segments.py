@@ -19,10 +19,8 @@ def segments(program: Program) -> tuple[tuple[Node, ...], ...]:
     names = [node.name for node in program.nodes]
     position = {name: i for i, name in enumerate(names)}
     reads = {node.name: [source.node for source in node.operands] for node in program.nodes}
-    return tuple(
-        tuple(program.nodes[i] for i in sorted(position[name] for name in component))
-        for component in strongly_connected(names, reads)
-    )
+    components = strongly_connected(names, reads)
+    return tuple(tuple(program.by_name[name] for name in sorted(part, key=position.__getitem__)) for part in components)
 
 
 def is_loop(segment: Sequence[Node]) -> bool:

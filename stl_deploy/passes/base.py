@@ -123,18 +123,16 @@ def bypassed(nodes: Nodes, names: Collection[str]) -> Nodes:
         return source
 
     kept = {name: node for name, node in nodes.items() if name not in names}
-    return {
-        name: replace(node, operands=tuple(map(through, node.operands)))
-        if any(source.node in names for source in node.operands)
-        else node
-        for name, node in kept.items()
-    }
+    for name, node in kept.items():
+        if any(source.node in names for source in node.operands):
+            kept[name] = replace(node, operands=tuple(map(through, node.operands)))
+    return kept
 
 
 def rewrite_each(kinds: type[Node] | UnionType, change: Callable[[Any], Node]) -> Callable[[Program], Rewritten]:
     """Make a pass's ``run`` from a function on one node of some kinds; the others stay."""
     return rewrite(
-        lambda nodes: {name: change(node) if isinstance(node, kinds) else node for name, node in nodes.items()}
+        lambda nodes: nodes | {name: change(node) for name, node in nodes.items() if isinstance(node, kinds)}
     )
 
 
