@@ -15,7 +15,7 @@ def _page(name: str) -> str:
 
 
 def test_the_deep_net() -> None:
-    card, page = pretrained.card("cifar10_small"), _page("docs/energy.md")
+    card, page = pretrained.card("cifar10_small"), _page("docs/measurements/energy-deep-net.md")
     energy = card.energy
     low, high = map(number, energy.snn_over_ann)
     millions = [f"{n / energy.samples / 1e6:.2f}" for n in (energy.synops_AC, energy.synops_MAC, energy.ann_macs_exact)]
