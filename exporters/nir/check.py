@@ -90,8 +90,8 @@ def _check_graph(graph: nir.NIRGraph, dialect: Dialect | None, targets: Mapping[
     findings: list[Finding] = []
     if writer is not None:
         said = f"the file does not state how time is stepped; {writer.preset} wrote it by its form ({writer.trace})"
-        remedy = f"name another with {option('dialect', 'NAME')} if that is wrong"
-        findings.append(Finding("dialect-recognised", "info", None, said, remedy))
+        instead = f"name another with {option('dialect', 'NAME')} if that is wrong"
+        findings.append(Finding("dialect-recognised", "info", None, said, instead))
     elif dialect is None and not is_stated:
         findings += _unstated(graph, lowering)
     if not is_stated:

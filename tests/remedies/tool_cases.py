@@ -310,7 +310,7 @@ TOOLS = (
         lambda room: _rounding(room).simulate(room.spikes, backend="reference"),
     ),
     Remedy(
-        "exporters/nir/check.py:_writer_findings",
+        "exporters/nir/check.py:_check_graph",
         lambda room: verbs.check(_recognised(room)),
         "name another with dialect=NAME if that is wrong",
         "name another with --dialect NAME if that is wrong",
