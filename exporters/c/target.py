@@ -294,7 +294,7 @@ def measured_synops(graph: IntegerGraph, x: NDArray[Any]) -> Mapping[str, float]
 
     synops = {}
     for node in readers:
-        arriving = sum(read(source).astype(np.int32) for source in node.operands) != 0
+        arriving = np.asarray(sum(read(source).astype(np.int32) for source in node.operands)) != 0
         if isinstance(node, ConvNode):
             taps = np.broadcast_to(conv_fan_out(node), node.input_shape).reshape(-1)
         else:
