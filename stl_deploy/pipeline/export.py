@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
@@ -117,7 +118,10 @@ def export(
         if net.in_integers:
             facts["integers"] = "trained"
         contents = manifest(program, [path], source=dict(origin), **facts)
+    before = _written_before(output) - contents["files"].keys()
     write_json(output.with_name(output.name + ".manifest.json"), contents)
+    for name in before:  # of another package or prefix: nothing of the old network stays beside the new one
+        (output.parent / name).unlink(missing_ok=True)
     say.say(f"written: {output} and {output.name}.manifest.json")
     if load := facts.get("load"):
         say.say(f"load it there with:\n{load}")
@@ -194,18 +198,30 @@ def file_facts(path: Path) -> dict[str, Any]:
     return {"sha256": sha256(path), "bytes": path.stat().st_size}
 
 
+def _hashes(folder: Path) -> dict[str, str]:
+    """Return the hashes of an artifact's files by the manifest beside it, which is not trusted."""
+    files = read_json(folder.with_name(f"{folder.name}.{MANIFEST}"))["files"]
+    return {name: str(facts["sha256"]) for name, facts in files.items()}
+
+
+def _written_before(folder: Path) -> set[str]:
+    """Return the files within an artifact's folder that its manifest names; none without one."""
+    with suppress(InputError, KeyError, TypeError, AttributeError):
+        return {name for name in _hashes(folder) if PurePosixPath(name).parts[0] == folder.name and ".." not in name}
+    return set()
+
+
 def require_unedited(folder: Path) -> None:
     """Raise InputError if a file of an artifact's folder differs from the manifest beside it.
 
     Files that the user has added are ignored.
     """
-    path = folder.with_name(f"{folder.name}.{MANIFEST}")
     if not folder.is_dir() or not any(folder.iterdir()):
         return
     try:
-        files = read_json(path)["files"]
-        hashes = {name: str(facts["sha256"]) for name, facts in files.items()}
+        hashes = _hashes(folder)
     except (InputError, KeyError, TypeError, AttributeError):
+        path = folder.with_name(f"{folder.name}.{MANIFEST}")
         raise InputError(
             f"{folder}: expected {path.name} beside it, which tells whether its files were edited; found none that can "
             f"be read; give {option('overwrite')} to replace them, or another folder"

@@ -14,7 +14,7 @@ from stl_deploy.energy.chips.fpga import SOURCE, energy_range
 from stl_deploy.exporters.integer_runner import one_input
 from stl_deploy.exporters.verilog.board import run_on_board
 from stl_deploy.exporters.verilog.folder import read_folder
-from stl_deploy.exporters.verilog.simulator import Simulation, simulators
+from stl_deploy.exporters.verilog.simulator import MISSING, Simulation, simulators
 from stl_deploy.exporters.verilog.synthesis import synthesise as place_and_route
 from stl_deploy.integers.real_weights import to_integers
 from stl_deploy.integers.simulate import simulate as run_integers
@@ -51,6 +51,8 @@ def synthesise(
         **routed.as_dict(),
         **_latency(folder, routed.clock_hz, input_file),
     }
+    if input_file is not None and result["latency_s"] is None:
+        say.warn(f"no latency: {MISSING}")
     rows = [[name, f"{used:,}", f"{routed.available[name]:,}"] for name, used in routed.used.items()]
     say.table(["placed and routed", "used", "there are"], rows)
     clocks = ", ".join(f"{seed.clock_hz / 1e6:.1f}" for seed in routed.seeds)

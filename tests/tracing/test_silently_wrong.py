@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 import stl_deploy as stl
 from stl_deploy.errors import CaptureError
+from stl_deploy.tracing.proof import layers_and_ends
 from stl_deploy.tracing.proof.inputs import beyond, within
+from stl_deploy.tracing.proof.replay import replay
 
 Change = Callable[[Any], Any]
 
@@ -607,3 +609,14 @@ def test_a_module_of_one_step_is_not_captured_as_one_without_memory(make: Callab
 
 def test_a_module_that_keeps_its_last_spikes_for_a_monitor_has_no_memory() -> None:
     assert all(neuron.decay is None for neuron in stl.capture(Remembered(), ones_and_zeros()).program.spiking)
+
+
+def test_a_size_that_only_the_captured_step_refuses_is_not_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(steps: Any, x: Any, keep: Any) -> Any:
+        if len(x) > 100:
+            raise RuntimeError("sizes of tensors must match")
+        return replay(steps, x, keep)
+
+    monkeypatch.setattr(layers_and_ends, "replay", failing)
+    with pytest.raises(CaptureError, match="does not run on 256 steps of 64 samples, but the model does: sizes of"):
+        stl.capture(Net(), ones_and_zeros())

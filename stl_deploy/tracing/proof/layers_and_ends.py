@@ -192,7 +192,12 @@ def prove_outputs(
     number of compared values; raises ComputesOtherwiseError where they differ.
     """
     own = run_module(model, x, traced.call, gradients=gradients)
-    values = values or replay(traced.steps, steps_of(traced.call, x, traced.length), [])
+    try:
+        values = values or replay(traced.steps, steps_of(traced.call, x, traced.length), [])
+    except (RuntimeError, ValueError, IndexError, TypeError) as error:  # not the module's own, which ran
+        raise ComputesOtherwiseError(
+            f"the captured step does not run on {what}, which the model takes: {error}"
+        ) from error
     length = len(values[traced.steps.output.signal])
     outputs = outputs_of(traced.steps.output, values, length)
     made = torch.stack(outputs)[traced.readout.first_step(length) :]

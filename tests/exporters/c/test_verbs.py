@@ -199,6 +199,27 @@ def test_an_edited_folder_is_replaced_only_on_demand(
     assert (place / "app.c").read_text() == "mine"
 
 
+def test_nothing_of_another_package_or_prefix_stays(digits_run: Path, tmp_path: Path, cli: Any) -> None:
+    """The old network, which a project would build on; beside it the user's own file."""
+    place = tmp_path / "net"
+    call = ("export", digits_run, "--to", "c", "-o", place, "--no-verify")
+    assert cli(*call, "--package", "cmake", "--name", "old").exit_code == 0
+    (place / "old_cmake" / "app.c").write_text("mine")
+    assert (place / "old_cmake" / "src" / "old.c").is_file()
+    outside = tmp_path / "else.c"
+    outside.write_text("not ours")
+    manifest = tmp_path / "net.manifest.json"
+    named = json.loads(manifest.read_text())
+    for name in ("else.c", "net/../else.c", str(outside)):
+        named["files"][name] = named["files"]["net/old.c"]
+    manifest.write_text(json.dumps(named))
+    assert cli(*call, "--overwrite").exit_code == 0
+    left = sorted(file.name for file in place.rglob("*") if file.is_file() and "old" in file.as_posix())
+    assert left == ["app.c"]
+    assert (place / "net.c").is_file()
+    assert outside.read_text() == "not ours"
+
+
 def test_check_tells_at_once_what_no_chip_can_hold(
     digits_run: Path, tmp_path: Path, cli: Any, monkeypatch: Any
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,9 @@ import pytest
 import torch
 
 import stl_deploy as stl
+from stl_deploy._util.console import Console
 from stl_deploy.exporters.verilog.simulator import MISSING, simulators
+from stl_deploy.verbs import fpga
 from tests.exporters.c.test_verbs import cli
 
 __all__ = ["cli"]
@@ -128,3 +131,16 @@ def test_check_tells_blocks_and_clocks(net: Path, few: Path, cli: Any) -> None:
     assert "with 4 lanes, computed from the spikes of 2 samples" in said["fpga-clocks"]
     done = cli("check", net, *options, "--json")
     assert "fpga-clocks" not in {one["slug"] for one in json.loads(done.stdout)["findings"]}
+
+
+def test_latency_that_cannot_be_simulated_is_warned_of(
+    few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    routed = SimpleNamespace(clock_hz=1e6, used={}, available={}, seeds=(), bitstream=None, as_dict=dict)
+    monkeypatch.setattr(fpga, "place_and_route", lambda *args, **options: routed)
+    monkeypatch.setattr(fpga, "simulators", list)
+    say = Console()
+    assert fpga.synthesise(tmp_path / "v", "up5k", input_file=few, say=say)["latency_s"] is None
+    assert f"no latency: {MISSING}" in " ".join(capsys.readouterr().err.split())
+    assert fpga.synthesise(tmp_path / "v", "up5k", say=say)["latency_s"] is None
+    assert "latency" not in capsys.readouterr().err
