@@ -196,7 +196,7 @@ def prove_outputs(
         values = values or replay(traced.steps, steps_of(traced.call, x, traced.length), [])
     except (RuntimeError, ValueError, IndexError, TypeError) as error:  # not the module's own, which ran
         raise ComputesOtherwiseError(
-            f"the captured step does not run on {what}, which the model takes: {error}"
+            f"the captured step does not run on {what}, but the model does: {error}"
         ) from error
     length = len(values[traced.steps.output.signal])
     outputs = outputs_of(traced.steps.output, values, length)
