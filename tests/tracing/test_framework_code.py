@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import stl_deploy as stl
 from stl_deploy.errors import CaptureError
+from stl_deploy.graph.program import Neuron
 
 
 class Lif(nn.Module):
@@ -71,6 +72,53 @@ def test_noise_of_a_parameter_that_is_not_0_is_refused() -> None:
     with pytest.raises(CaptureError) as raised:
         stl.capture(Lif(noise=0.1), torch.rand(4, 7, 6), time="second")
     assert raised.value.slug == "random-numbers"
+
+
+class KeepsBatch(nn.Module):
+    """A counting integrator with a lower bound; for another number of samples it draws which kept states go on."""
+
+    def __init__(self, *, rests: bool = True) -> None:
+        super().__init__()
+        self.linear, self.rests = nn.Linear(6, 500), rests
+        self.v = torch.zeros(0)
+
+    def reset_states(self) -> None:
+        """Set the states to rest, of as many samples as before."""
+        self.v = torch.zeros_like(self.v) + torch.arange(len(self.v))[:, None] * (not self.rests)
+
+    def forward(self, x: Tensor) -> Tensor:
+        current, out = self.linear(x), []
+        if not self.v.numel():
+            self.v = torch.zeros_like(current[:, 0])
+        if len(self.v) != len(x):
+            self.v = torch.index_select(self.v, 0, torch.randint(0, len(self.v), (len(x),)))
+        for t in range(x.shape[1]):
+            v = self.v + current[:, t]
+            spikes = (v > 0) * torch.div(v, 1.0, rounding_mode="trunc")
+            self.v = torch.relu(v - spikes + 1.0) - 1.0
+            out.append(spikes)
+        return torch.stack(out, 1)
+
+
+def test_states_at_rest_of_another_batch_may_be_drawn_from() -> None:
+    torch.manual_seed(1)
+    model, x = KeepsBatch().eval(), torch.rand(4, 7, 6) * 3
+    model(x[:3])  # it has run before
+    net = stl.capture(model, x, time="second")
+    (neuron,) = net.program.of(Neuron)
+    assert neuron.multi_spike
+    assert neuron.v_min == -1
+    model.reset_states()
+    want = model(x).detach().numpy()
+    assert np.array_equal(net.simulate(x).y.swapaxes(0, 1), want)
+    assert want.max() > 1
+
+
+def test_states_that_are_not_at_rest_may_not() -> None:
+    model, x = KeepsBatch(rests=False).eval(), torch.rand(4, 7, 6) * 3
+    model(x[:3])
+    with pytest.raises(CaptureError):
+        stl.capture(model, x, time="second")
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -380,6 +380,8 @@ def test_a_decay_above_1_is_captured_and_refused_by_nir() -> None:
         lambda v: float("inf") <= v,
         lambda v: v < torch.tensor(-torch.inf),
         lambda v: ~(v != torch.inf),
+        lambda v: v - float("inf") >= 0,
+        lambda v: (v - torch.tensor(torch.inf)) / 2 > 0,
     ],
 )
 def test_a_threshold_of_infinity_makes_a_readout(fires: Callable[[Tensor], Tensor]) -> None:
@@ -395,6 +397,29 @@ def test_a_threshold_of_infinity_makes_a_readout(fires: Callable[[Tensor], Tenso
     model = nn.Sequential(nn.Linear(6, 8), stl.LIF((8,)), nn.Linear(8, 3), Readout())
     net = require_same(model, 3 * x_of(6, 3, 6), x_of(9, 2, 6, seed=2))
     assert [node.threshold is None for node in net.program.of(Neuron)] == [False, True]
+
+
+def test_potentials_of_a_single_step_that_never_fire_are_what_arrives() -> None:
+    """StereoSpike's depth: one integrator with a threshold of infinity adds up what several layers send it."""
+
+    class Depth(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.first, self.second, self.third = nn.Linear(6, 8), nn.Linear(8, 3), nn.Linear(8, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            v = 0.0
+            spikes = (self.first(x) - 0.1 >= 0).float()
+            for layer in (self.second, self.third):
+                v = v + layer(spikes)
+                fires = (v - float("inf") >= 0).to(x)
+                v = (1.0 - fires) * v + 0.0 * fires
+            return v
+
+    model, x = Depth(), x_of(1, 5, 6)[0]
+    net = stl.capture(model, x, time="none")
+    assert np.allclose(net.simulate(x.numpy()).y.reshape(5, 3), model(x).detach(), atol=1e-6)
 
 
 def test_outputs_on_x_that_a_tie_moves_are_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:

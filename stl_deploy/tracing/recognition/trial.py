@@ -181,6 +181,7 @@ def _differing(population: Population, fitted: Fitted, code: _Code, steps: int) 
         if neuron.v_min is not None:
             potential = np.maximum(potential, neuron.v_min)
         size += decay * before + np.abs(neuron.offset if neuron.offset is not None else 0)
+        size += np.abs(neuron.v_min if neuron.v_min is not None else 0)  # relu(v - v_min) + v_min rounds so
         error = decay * error + _ROUNDING * size
         apart = np.abs(state.v.astype(np.float64) - potential)
         if bool((same & (apart > error)).any()):
@@ -188,7 +189,10 @@ def _differing(population: Population, fitted: Fitted, code: _Code, steps: int) 
         count += int((same & (apart > 0)).sum())
         beside = np.zeros(shape, np.bool_)
         if neuron.threshold is not None:
-            beside |= np.abs(potential - state.threshold) <= error
+            level = state.threshold
+            if neuron.multi_spike:  # a count changes at each multiple of θ, or of θ/2 where it is rounded
+                level = level * np.maximum(np.round(2 * potential / level), 1) / 2
+            beside |= np.abs(potential - level) <= error
         before = np.abs(potential).astype(np.float64)
         state.release(out)
         if neuron.threshold is not None:

@@ -149,6 +149,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if drawn := self._read_draw((args, kwargs)):
             if name == "mul" and any(map(self._is_zero, args)):
                 return torch.zeros_like(func(*args))  # noise that is off
+            if name == "index_select" and self._is_zero(args[0]):
+                return func(*args)  # Sinabs draws from the states of another batch, which are at rest
             if name == "detach":  # within torch.randn
                 return self._draw(func(*args), drawn)
             raise drawn

@@ -48,7 +48,7 @@ def elementwise(unroller: Unroller, op: Op) -> Flow:
         name, args = "where", _masked(op, args)
     if name in _MIRRORED and flows.get(args[1]) and flows[args[0]].constant and not flows[args[1]].constant:
         name, args = _MIRRORED[name], args[::-1]  # the signal first, as in ``v < θ`` for ``θ > v``
-    if (decided := _beside_infinity(name, args, flows)) is not None:
+    if not kwargs and (decided := _beside_infinity(name, args, flows)) is not None:
         return unroller.constant(decided.to(dtype).expand(op.outputs[0].shape))
     through = _straight_through(unroller, op, name, args, flows) or _unchanged(op, name, args, flows)
     if through is not None:
@@ -87,8 +87,8 @@ def elementwise(unroller: Unroller, op: Op) -> Flow:
 
 
 def _beside_infinity(name: str, args: tuple[Any, ...], flows: dict[Value, Flow]) -> Tensor | None:
-    """Return what a comparison of a signal with infinity is, as signals are finite; None for other operations."""
-    if name not in (*_MIRRORED, "eq", "ne") or args[0] not in flows or flows[args[0]].constant:
+    """Return a comparison, sum or difference of a signal and infinity, as signals are finite; None for the rest."""
+    if name not in (*_MIRRORED, "eq", "ne", "add", "sub") or args[0] not in flows or flows[args[0]].constant:
         return None
     level = flows.get(args[1])
     if level is not None and (not level.constant or level.timed):
