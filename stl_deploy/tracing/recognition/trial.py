@@ -189,7 +189,7 @@ def _differing(population: Population, fitted: Fitted, code: _Code, steps: int) 
         count += int((same & (apart > 0)).sum())
         beside = np.zeros(shape, np.bool_)
         if neuron.threshold is not None:
-            level = state.threshold
+            level = np.asarray(state.threshold, np.float64)
             if neuron.multi_spike:  # a count changes at each multiple of θ, or of θ/2 where it is rounded
                 level = level * np.maximum(np.round(2 * potential / level), 1) / 2
             beside |= np.abs(potential - level) <= error
