@@ -174,8 +174,7 @@ def read_integers(path: Path) -> tuple[int_ir.IntegerGraph, About]:
     """Read the file.
 
     Raises:
-        InputError: For anything that `write_integers` does not write; names the node.
-        UnsupportedError: For biases and sums beyond 32 bits.
+        InputError: For anything that `write_integers` does not write, sums beyond 32 bits too; names the node.
     """
     arrays = read_npz(path)
     try:
@@ -210,7 +209,10 @@ def read_integers(path: Path) -> tuple[int_ir.IntegerGraph, About]:
         graph = _checked(made, accumulator)
     except (ValueError, StopIteration, KeyError, IndexError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: its nodes do not fit together ({error}); export it again") from None
-    require_sums(graph)  # also where sums wrap: they do so at 2^17, after 64 times them fitted in 32 bits
+    try:
+        require_sums(graph)  # also where sums wrap: they do so at 2^17, after 64 times them fitted in 32 bits
+    except UnsupportedError as error:
+        raise InputError(f"{path}: {error}", slug=error.slug) from None
     return graph, about
 
 

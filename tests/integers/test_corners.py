@@ -106,6 +106,6 @@ def test_a_stored_bias_fits_in_32_bits_in_64ths(bias: int, fits: bool, tmp_path:
         read, _ = read_integers(tmp_path / "integers.npz")
         assert simulate(read, np.zeros((3, 1, 1), np.int32)).y.all()
     else:
-        with pytest.raises(UnsupportedError, match="beyond the 16,777,216 that fit") as refused:
+        with pytest.raises(InputError, match=r"integers.npz: .*beyond the 16,777,216 that fit") as refused:
             read_integers(tmp_path / "integers.npz")
         assert refused.value.slug == "sums-too-large"
