@@ -21,8 +21,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks import nets
+from stl_deploy.config.options import OnnxForm, Precision
 from stl_deploy.errors import InputError, StlDeployError
-from stl_deploy.exporters.onnx import Form, OnnxModel, Precision, export_onnx, to_int8
+from stl_deploy.exporters.onnx import OnnxModel, export_onnx, to_int8
 from stl_deploy.exporters.onnx.runtime import onnxruntime
 from stl_deploy.graph.compare import NodeParity, Tally, compare
 from stl_deploy.graph.exact import prove_exact
@@ -42,7 +43,7 @@ HEADER = (
     "within 4 ulp of θ",
 )
 INT8_HEADER = ("network", "weights", "float32 file", "int8 file", "of its size", "same spikes", "accuracy", "with int8")
-_FILES: Mapping[str, Sequence[tuple[Precision, Form]]] = {
+_FILES: Mapping[str, Sequence[tuple[Precision, OnnxForm]]] = {
     nets.GRID: (("float32", "sequence"), ("float32", "step"), ("integer", "sequence"), ("int8", "sequence")),
     nets.FLOAT: (("float32", "sequence"), ("float32", "step"), ("exact", "step")),
 }
@@ -64,7 +65,7 @@ class _File:
     """One ONNX file of a case: the Program and the sums of its reference, and what was found so far."""
 
     precision: Precision
-    form: Form
+    form: OnnxForm
     program: Program
     model: OnnxModel
     near: UlpMargins
@@ -124,7 +125,7 @@ def _rows(case: nets.Case, sums: str) -> list[dict[str, Any]]:
         ]
 
 
-def _file(program: Program, precision: Precision, form: Form, folder: Path, near: UlpMargins) -> _File:
+def _file(program: Program, precision: Precision, form: OnnxForm, folder: Path, near: UlpMargins) -> _File:
     """near: what watches the run of ``program`` as it is."""
     path = folder / f"{precision}-{form}.onnx"
     export_onnx(program, path, form=form, precision=precision)
