@@ -104,32 +104,118 @@ def test_counts_by_the_division_that_the_refusal_names_are_captured() -> None:
     np.testing.assert_array_equal(net.simulate(unseen.numpy()).y, model(unseen).detach().numpy())
 
 
-ONE, ZERO = torch.ones(()), torch.zeros(())
-COMPARISONS: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
-    "where(v < θ, 0, 1)": (lambda v: torch.where(v < 0.25, 0.0, 1.0), "ge"),
-    "where(v <= θ, 0, 1)": (lambda v: torch.where(v <= 0.25, torch.zeros_like(v), torch.ones_like(v)), "gt"),
-    "where(θ > v, 0, 1)": (lambda v: torch.where(torch.tensor(0.25) > v, ZERO, ONE), "ge"),
-    "1 - where(v > θ, 0, 1)": (lambda v: 1 - torch.where(v > 0.25, 0.0, 1.0), "gt"),
-    "v - θ > 0": (lambda v: (v - 0.25 > 0).float(), "gt"),
-    "v - θ >= 0": (lambda v: (v - 0.25 >= 0).float(), "ge"),
-    "v - [θ] > 0": (lambda v: (v - torch.full((8,), 0.25) > torch.zeros(1)).float(), "gt"),
-    "1 - (v - θ < 0)": (lambda v: 1 - (v - 0.25 < 0).float(), "ge"),
-    "~(v - θ <= 0)": (lambda v: (~(v - 0.25 <= 0)).float(), "gt"),
-    "θ - v < 0": (lambda v: (0.25 - v < 0).float(), "gt"),
-    "-v < -θ": (lambda v: (-v < -0.25).float(), "gt"),
-    "-v <= [-θ]": (lambda v: (-v <= torch.full((8,), -0.25)).float(), "ge"),
-    "~(-v > -θ)": (lambda v: (~(-v > -0.25)).float(), "ge"),
-    "relu(v) > θ": (lambda v: (functional.relu(v) > 0.25).float(), "gt"),
+ONE, ZERO, INFINITE, LEVELS = torch.ones(()), torch.zeros(()), float("inf"), torch.full((8,), 0.25)
+
+
+def masked(v: Tensor) -> Tensor:
+    z = torch.zeros_like(v)
+    z[v > 0.25] = 1
+    return z
+
+
+SPELLINGS: dict[str, dict[str, Callable[[Tensor], Tensor]]] = {
+    "gt": {
+        "v > θ": lambda v: (v > 0.25).float(),
+        "torch.gt(v, θ)": lambda v: torch.gt(v, 0.25).to(v),
+        "v.greater(θ) * 1": lambda v: v.greater(LEVELS) * 1.0,
+        "θ < v": lambda v: torch.lt(LEVELS, v).double().float(),
+        "v - θ > 0": lambda v: (v - 0.25 > 0).float(),
+        "v - [θ] > 0": lambda v: (v - LEVELS > torch.zeros(1)).float(),
+        "θ - v < 0": lambda v: (0.25 - v < 0).float(),
+        "-v < -θ": lambda v: (-v < -0.25).float(),
+        "relu(v) > θ": lambda v: (functional.relu(v) > 0.25).float(),
+        "gt(out=)": lambda v: torch.gt(v, 0.25, out=torch.empty_like(v)),
+        "gt_": lambda v: v.clone().gt_(0.25),
+        "where(v > θ, 1, 0)": lambda v: torch.where(v > 0.25, 1.0, 0.0),
+        "where(v <= θ, 0, 1)": lambda v: torch.where(v <= 0.25, torch.zeros_like(v), torch.ones_like(v)),
+        "1 - where(v > θ, 0, 1)": lambda v: 1 - torch.where(v > 0.25, 0.0, 1.0),
+        "zeros, masked": lambda v: torch.zeros_like(v).masked_fill(v > 0.25, 1),
+        "ones, masked": lambda v: torch.ones_like(v).masked_fill_(v <= 0.25, 0),
+        "z[v > θ] = 1": masked,
+        "heaviside(v - θ, 0)": lambda v: torch.heaviside(v - 0.25, ZERO),
+        "relu(sign)": lambda v: functional.relu(torch.sign(v - 0.25)),
+        "clamp(sign, 0, 1)": lambda v: torch.sign(v - 0.25).clamp(0, 1),
+        "max(sign, 0)": lambda v: torch.maximum(torch.sign(v - 0.25), ZERO),
+        "hardtanh(sign, 0, 1)": lambda v: functional.hardtanh(torch.sign(v - 0.25), 0, 1),
+        "sign > 0": lambda v: (torch.sign(v - 0.25) > 0).float(),
+        "sign == 1": lambda v: (torch.sign(v - 0.25) == 1).float(),
+        "floor((sign + 1) / 2)": lambda v: torch.floor((torch.sign(v - 0.25) + 1) / 2),
+        "~(v - θ <= 0)": lambda v: (~(v - 0.25 <= 0)).float(),
+        "(v > θ) != 0": lambda v: ((v > 0.25) != 0).float(),
+        "s > 0.5": lambda v: ((v > 0.25).float() > 0.5).float(),
+        "s ** 2": lambda v: (v > 0.25).float() ** 2,
+        "|s|": lambda v: (v > 0.25).float().abs(),
+        "s and true": lambda v: torch.logical_and(v > 0.25, torch.ones_like(v, dtype=torch.bool)).float(),
+        "1 - (1 - s)": lambda v: 1 - (1 - (v > 0.25).float()),
+        "1 - r": lambda v: -(v <= 0.25).float() + 1,
+    },
+    "ge": {
+        "v >= θ": lambda v: (v >= 0.25).float(),
+        "v.ge(θ)": lambda v: v.ge(0.25).type_as(v),
+        "v >= [θ]": lambda v: torch.ge(v, LEVELS) + 0.0,
+        "v - θ >= 0": lambda v: (v - 0.25 >= 0).float(),
+        "-v <= [-θ]": lambda v: (-v <= -LEVELS).float(),
+        "where(v < θ, 0, 1)": lambda v: torch.where(v < 0.25, 0.0, 1.0),
+        "where(θ > v, 0, 1)": lambda v: torch.where(torch.tensor(0.25) > v, ZERO, ONE),
+        "heaviside(v - θ, 1)": lambda v: torch.heaviside(v - 0.25, torch.ones(8)),
+        "ceil((sign + 1) / 2)": lambda v: torch.ceil((torch.sign(v - 0.25) + 1) / 2),
+        "1 - (v < θ)": lambda v: 1 - (v < 0.25).float(),
+        "1 - (v < θ), integers": lambda v: (1 - (v < 0.25).int()).float(),
+        "1 - (v - θ < 0)": lambda v: 1.0 - (v - 0.25 < 0) * 1.0,
+        "~(v < θ)": lambda v: (~(v < 0.25)).float(),
+        "~(-v > -θ)": lambda v: torch.bitwise_not(-v > -0.25).float(),
+        "not v < θ": lambda v: torch.logical_not(v < 0.25).float(),
+        "(v < θ) == 0": lambda v: ((v < 0.25) == 0).float(),
+        "r == 0": lambda v: ((v < 0.25).float() == 0).float(),
+        "(v < θ) ^ true": lambda v: ((v < 0.25) ^ True).float(),
+        "v > θ or v == θ": lambda v: ((v > 0.25) | (v == 0.25)).float(),
+    },
+}
+CASES = [(compare, name) for compare, spellings in SPELLINGS.items() for name in spellings]
+RESETS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "subtract": lambda v, s: v - s * 0.25,
+    "value": lambda v, s: torch.where(s.bool(), 0.0, v),
 }
 
 
-@pytest.mark.parametrize("name", COMPARISONS)
-def test_comparisons_in_other_words(name: str) -> None:
-    spikes, compare = COMPARISONS[name]
-    model = Net(subtracting(spikes, 0.25))
-    (neuron,) = require_same(model, grid(6, 4, 6), grid(9, 3, 6, seed=3)).program.spiking
-    assert (neuron.compare, float(neuron.threshold or 0)) == (compare, 0.25)
+@pytest.fixture(scope="module")
+def in_plain_words() -> dict[tuple[str, str], str]:
+    nets = {
+        (compare, reset): spelt(SPELLINGS[compare][f"v {sign} θ"], RESETS[reset])
+        for compare, sign in (("gt", ">"), ("ge", ">="))
+        for reset in RESETS
+    }
+    return {key: repr(stl.capture(model, grid(6, 4, 6)).program.nodes) for key, model in nets.items()}
+
+
+def spelt(spikes: Callable[[Tensor], Tensor], leave: Callable[[Tensor, Tensor], Tensor]) -> Net:
+    def step(v: Tensor) -> tuple[Tensor, Tensor]:
+        s = spikes(v)
+        return s, leave(v, s)
+
+    return Net(step)
+
+
+@pytest.mark.push(20)
+@pytest.mark.parametrize("reset", RESETS)
+@pytest.mark.parametrize(("compare", "name"), CASES, ids=[name for _, name in CASES])
+def test_each_spelling_of_a_comparison_is_one_program(
+    compare: str, name: str, reset: str, in_plain_words: dict[tuple[str, str], str]
+) -> None:
+    model = spelt(SPELLINGS[compare][name], RESETS[reset])
+    net = require_same(model, grid(6, 4, 6), grid(9, 3, 6, seed=3))
+    assert repr(net.program.nodes) == in_plain_words[compare, reset]
     assert bool((torch.cat(model.potentials) == 0.25).any())
+
+
+@pytest.mark.parametrize("scaled", [lambda v: v, lambda v: v - INFINITE, lambda v: (v - INFINITE) / 2])
+def test_a_threshold_that_nothing_reaches_is_none(scaled: Callable[[Tensor], Tensor]) -> None:
+    def step(v: Tensor) -> tuple[Tensor, Tensor]:
+        return v, v * (1 - (scaled(v) >= INFINITE).float())
+
+    net = require_same(Net(step), grid(6, 4, 6), grid(9, 3, 6, seed=3))
+    assert not [*net.program.spiking]
+    assert not any(net.program.of(Cell))
 
 
 @pytest.mark.parametrize("kind", [torch.uint8, torch.bool, torch.int64, torch.float64])
@@ -244,6 +330,21 @@ def test_gates_of_two_spikes(gate: Callable[[Tensor, Tensor], Tensor]) -> None:
     net = require_same(Gates(gate), grid(6, 4, 6), grid(9, 3, 6, seed=3))
     assert not any(isinstance(node, ir.Product) for node in net.program.nodes)  # which NIR has not
     assert 0 < net.simulate(grid(6, 4, 6).numpy()).y.mean() < 1
+
+
+@pytest.mark.parametrize(
+    "gate",
+    [
+        lambda a, b: a.bool() == b.bool(),
+        lambda a, b: a.bool() != b.bool(),
+        lambda a, b: a.bool() > b.bool(),
+        lambda a, b: a.bool() <= b.bool(),
+        lambda a, b: torch.maximum(a.bool(), b.bool()) ^ (a > 0),
+        lambda a, b: torch.minimum(a.bool(), b.bool()) ^ (a > 0),
+    ],
+)
+def test_gates_that_compare_bools_are_cells(gate: Callable[[Tensor, Tensor], Tensor]) -> None:
+    require_cell(Gates(gate), grid(6, 4, 6), grid(9, 3, 6, seed=3))
 
 
 @pytest.mark.usefixtures("neurons_alone")
@@ -430,19 +531,19 @@ def _as_it_is(s: Tensor) -> Tensor:
 @pytest.mark.push(3)
 @pytest.mark.usefixtures("neurons_alone")
 @pytest.mark.parametrize(
-    ("kept", "read", "right", "delayed"),
+    ("kept", "read", "right"),
     [
-        (_as_it_is, lambda s, p: s * p, 0.0, False),
-        (_as_it_is, lambda s, p: s * (1 - p), 0.0, False),
-        (_as_it_is, torch.maximum, 0.0, False),
-        (_as_it_is, lambda s, p: (s.bool() & ~p.bool()).float(), 0.0, False),
-        (lambda q: 1 - q, lambda s, p: s * p, 1.0, False),
-        (lambda q: (~q.bool()).float(), lambda s, p: s * p, 1.0, False),
-        (lambda q: 1 - q, lambda s, p: s * (1 - p), 1.0, True),
+        (_as_it_is, lambda s, p: s * p, 0.0),
+        (_as_it_is, lambda s, p: s * (1 - p), 0.0),
+        (_as_it_is, torch.maximum, 0.0),
+        (_as_it_is, lambda s, p: (s.bool() & ~p.bool()).float(), 0.0),
+        (lambda q: 1 - q, lambda s, p: s * p, 1.0),
+        (lambda q: (~q.bool()).float(), lambda s, p: s * p, 1.0),
+        (lambda q: 1 - q, lambda s, p: s * (1 - p), 1.0),
     ],
 )
 def test_spikes_of_the_step_before_that_gate_start_as_a_graphs_do(
-    kept: Callable[[Tensor], Tensor], read: Callable[[Tensor, Tensor], Tensor], right: float, delayed: bool
+    kept: Callable[[Tensor], Tensor], read: Callable[[Tensor, Tensor], Tensor], right: float
 ) -> None:
     """Nothing fires in the first step of x, so that x does not show how they start."""
     drawn = torch.Generator().manual_seed(1)
@@ -450,12 +551,8 @@ def test_spikes_of_the_step_before_that_gate_start_as_a_graphs_do(
     unseen = 3 * (torch.rand(12, 4, 6, generator=drawn) > 0.5).float()
     x[0] = 0
     require_same(Gated(right, kept, read), torch.cat((x, unseen), 1), x, unseen)
-    other = Gated(1 - right, kept, read)
-    if delayed:  # a delay of 1 - q starts at 0
-        require_same(other, torch.cat((x, unseen), 1), x, unseen)
-        return
     with pytest.raises(CaptureError, match=r"spikes of earlier steps that start at 0|a Cell"):
-        stl.capture(other, x)
+        stl.capture(Gated(1 - right, kept, read), x)
 
 
 @pytest.mark.parametrize("read", [lambda v: 3 * v, lambda v: v - 0.1, lambda v: 0.5 - v])

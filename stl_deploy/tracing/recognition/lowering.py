@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import torch
 
 from stl_deploy.graph.cell import OPERATIONS, Dtype
+from stl_deploy.tracing.recording.operations import COMPARES
 from stl_deploy.tracing.recording.remedies import no_form
 from stl_deploy.tracing.unrolling.nodes import Node
 from stl_deploy.tracing.unrolling.steps import Ref
@@ -71,7 +72,8 @@ class Call:
             return self.dtype
         numbers = [arg for arg in self.args if isinstance(arg, float) and not isinstance(arg, bool)]
         order: list[Dtype] = ["float32", "int64", "int32"]
-        return "float32" if numbers else next((dtype for dtype in order if dtype in self.types), "bool")
+        of_bools: Dtype = "int32" if self.node.name in COMPARES else "bool"  # Cells compare numbers
+        return "float32" if numbers else next((dtype for dtype in order if dtype in self.types), of_bools)
 
     def type_of(self, arg: Ref | Node) -> Dtype:
         """Return the type of a tensor."""
@@ -119,13 +121,14 @@ def lower(call: Call) -> str:
     op = _RENAMED.get(name, name.split("_")[-1] if logical else name)
     if op not in OPERATIONS or name in ("cast", "fma"):
         raise NoFormError(no_form(name))
-    if op == "mul" and call.dtype == "bool":
-        op, logical = "and", True
+    if op in _OF_BOOLS and call.dtype == "bool":
+        op, logical = _OF_BOOLS[op], True
     tensors = [arg for arg in call.args if isinstance(arg, Ref | Node | int | float)]
     return call.put(op, *(call.arg(arg, "bool" if logical else None) for arg in tensors))
 
 
 _RENAMED = {"maximum": "max", "minimum": "min", "sgn": "sign"}
+_OF_BOOLS = {"mul": "and", "min": "and", "max": "or"}
 
 
 def _copy(call: Call) -> str:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from stl_deploy.tracing.recognition.counts import Count, find_counts
+from stl_deploy.tracing.recognition.spellings import in_one_spelling
 from stl_deploy.tracing.recording.operations import COMPARES, map_tree
 from stl_deploy.tracing.unrolling.layout import BATCH, shape_of
 from stl_deploy.tracing.unrolling.nodes import Node
@@ -85,7 +86,7 @@ def one_step(outputs: Sequence[Node]) -> Steps:
 
     Raises CaptureError where steps differ.
     """
-    return _merge_comparisons(fold_steps(outputs))
+    return _merge_comparisons(in_one_spelling(fold_steps(outputs)))
 
 
 def _merge_comparisons(steps: Steps) -> Steps:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import isinf
 from typing import Any
 
 import torch
@@ -16,8 +17,8 @@ from stl_deploy.tracing.unrolling.nodes import Node
 from stl_deploy.tracing.unrolling.unroll import Flow, Unroller, refuse
 
 _BOOLEAN = ("gt", "ge", "lt", "le", "eq", "ne", "logical_not", "logical_and", "logical_or")
-_OPPOSITE = {"lt": "ge", "le": "gt"}
-_MIRRORED = {"gt": "lt", "ge": "le", "lt": "gt", "le": "ge"}
+_FINITE = ("gt", "ge", "lt", "le", "eq", "ne", "add", "sub", "rsub")
+"""Operations that are constants beside infinity, as signals are finite."""
 _MORE = ("masked_fill", "copy", "lerp", "index_put", "fill", "zero", "full", "rsub")
 
 
@@ -25,7 +26,10 @@ def is_elementwise(op: Op) -> bool:
     """Return whether each element of the output depends only on the elements at its own place."""
     if op.scatter or op.name == "_to_copy":
         return op.name == "_to_copy"
-    tagged = torch.Tag.pointwise in getattr(op.func, "tags", ()) or op.name in _MORE
+    func = op.func
+    if op.writes is not None:  # torch tags few forms that write in place
+        func = getattr(getattr(torch.ops.aten, op.name, func), func._overloadname, func)
+    tagged = torch.Tag.pointwise in getattr(func, "tags", ()) or op.name in _MORE
     return tagged and bool(op.inputs)
 
 
@@ -46,16 +50,14 @@ def elementwise(unroller: Unroller, op: Op) -> Flow:
         return next(iter(flows.values()))
     if name == "index_put":
         name, args = "where", _masked(op, args)
-    if name in _MIRRORED and flows.get(args[1]) and flows[args[0]].constant and not flows[args[1]].constant:
-        name, args = _MIRRORED[name], args[::-1]  # the signal first, as in ``v < θ`` for ``θ > v``
-    if not kwargs and (decided := _beside_infinity(name, args, flows)) is not None:
-        return unroller.constant(decided.to(dtype).expand(op.outputs[0].shape))
+    if name in _FINITE and any(_is_infinite(item, flows) for item in args):
+        (made,) = op.outputs_on(
+            lambda value: flows[value].tensor if flows[value].constant else torch.zeros(value.shape)
+        )
+        return unroller.constant(made)
     through = _straight_through(unroller, op, name, args, flows) or _unchanged(op, name, args, flows)
     if through is not None:
         return through
-    spikes = as_comparison(unroller, op, name, args)
-    if spikes is not None:
-        return Flow(tuple(cast(unroller, node, dtype, op) for node in spikes.nodes), spikes.layout)
     # Some code switches terms off by a factor of 0.
     if name == "mul" and any(isinstance(item, int | float) and item == 0 for item in args):
         return unroller.constant(torch.zeros(op.outputs[0].shape, dtype=dtype))
@@ -75,10 +77,6 @@ def elementwise(unroller: Unroller, op: Op) -> Flow:
         fitted = {value: fit(unroller, flow, layout, t, op) for value, flow in flows.items()}
         a, k = map_tree((args, kwargs), Value, fitted.__getitem__)
         node = Node(name, call, a, k, step, natural, op.place, pointwise=True, within=within)
-        node = _without_sign(unroller, node)
-        if node.name in _OPPOSITE and op.writes is None and not _is_signal(node.args[1]) and _is_signal(node.args[0]):
-            made.append(_opposite(unroller, node))
-            continue
         if not delayed and all(value.constant for value in fitted.values()):
             tensors = map_tree((a, k), Node, lambda node: node.tensor)
             node.tensor = node.run(tensors[0], tensors[1], sizes)
@@ -86,15 +84,12 @@ def elementwise(unroller: Unroller, op: Op) -> Flow:
     return Flow(tuple(made), layout)
 
 
-def _beside_infinity(name: str, args: tuple[Any, ...], flows: dict[Value, Flow]) -> Tensor | None:
-    """Return a comparison, sum or difference of a signal and infinity, as signals are finite; None for the rest."""
-    if name not in (*_MIRRORED, "eq", "ne", "add", "sub") or args[0] not in flows or flows[args[0]].constant:
-        return None
-    level = flows.get(args[1])
-    if level is not None and (not level.constant or level.timed):
-        return None
-    numbers = torch.tensor(args[1]) if level is None else level.tensor
-    return getattr(torch, name)(torch.zeros(()), numbers) if bool(numbers.isinf().all()) else None
+def _is_infinite(item: Any, flows: dict[Value, Flow]) -> bool:
+    """Return whether an argument is infinite everywhere."""
+    if item not in flows:
+        return isinstance(item, float) and isinf(item)
+    flow = flows[item]
+    return flow.constant and not flow.timed and bool(flow.tensor.isinf().all())
 
 
 def _straight_through(
@@ -164,49 +159,6 @@ def _without_values(op: Op) -> str:
     return repr((op.scatter, op.writes, map_tree((op.args, op.kwargs), Value, lambda value: ...)))
 
 
-def _without_sign(unroller: Unroller, node: Node) -> Node:
-    """Return ``-v < -θ`` as ``v > θ``, and ``1 - v < c`` as ``v - 1 > -c``: changing a float's sign is exact."""
-    left, right = (*node.args, None, None)[:2]
-    if node.name not in _MIRRORED or not _is_signal(left) or left.kwargs or not left.pointwise:
-        return node
-    if not left.dtype.is_floating_point or _is_signal(right) or right is None:
-        return node
-    if left.name == "neg":
-        turned = left.args[0]
-    elif left.name in ("sub", "rsub") and len(left.args) == 2 and left.place not in unroller.reduced:
-        theta, v = left.args if left.name == "sub" else left.args[::-1]
-        if _is_signal(theta):
-            return node
-        less = replace(left, name="sub", call=_kernel("sub", theta), args=(v, theta), kept=None)
-        turned = unroller.nodes.make(less)
-    else:
-        return node
-    name = _MIRRORED[node.name]
-    level: Any = unroller.nodes.constant(-_as_float(right.value)) if isinstance(right, Node) else -right
-    return replace(node, name=name, call=_kernel(name, level), args=(turned, level))
-
-
-def _as_float(constant: Tensor) -> Tensor:
-    """Return a constant as a comparison with float32 takes it: unsigned integers and bools have no negative."""
-    return constant if constant.is_floating_point() else constant.to(torch.float32)
-
-
-def _kernel(name: str, right: Any) -> Any:
-    return getattr(getattr(torch.ops.aten, name), "Tensor" if isinstance(right, Node) else "Scalar")
-
-
-def _is_signal(item: Any) -> bool:
-    return isinstance(item, Node) and not item.constant
-
-
-def _opposite(unroller: Unroller, node: Node) -> Node:
-    """Return ``v < θ`` as not ``v >= θ``, so that one comparison decides rest and spike."""
-    name = _OPPOSITE[node.name]
-    spikes = unroller.nodes.make(replace(node, name=name, call=_kernel(name, node.args[1])))
-    call = torch.ops.aten.logical_not.default
-    return unroller.nodes.make(replace(node, name="logical_not", call=call, args=(spikes,), kwargs={}))
-
-
 def _functional(op: Op) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
     """Return the operation without the argument that it writes into."""
     if isinstance(op.writes, str):
@@ -226,12 +178,11 @@ def cast(unroller: Unroller, node: Node, dtype: torch.dtype, op: Op) -> Node:
 
 def _copied(unroller: Unroller, op: Op, value: Value, source: Flow) -> Flow:
     (made,) = op.outputs
-    flow = Flow(tuple(cast(unroller, node, made.dtype, op) for node in source.nodes), source.layout)
     if value.shape == made.shape:
-        return flow
-    repeated = Value(value.shape, made.dtype)
-    unroller.flows[repeated] = flow
-    return by_addresses(unroller, replace(op, args=(op.args[0], repeated)))[0]
+        return Flow(tuple(cast(unroller, node, made.dtype, op) for node in source.nodes), source.layout)
+    if value.dtype == made.dtype:  # repeated along axes
+        return by_addresses(unroller, op)[0]
+    raise refuse("a tensor is copied into one of another shape or type; assign a tensor of the same shape", op)
 
 
 def _masked(op: Op, args: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -307,93 +258,3 @@ def one_sample(tensor: Tensor, axis: int, op: Op) -> Tensor:
             op,
         )
     return sample
-
-
-def as_comparison(unroller: Unroller, op: Op, name: str, args: tuple[Any, ...]) -> Flow | None:
-    """Return the boolean flow whose values (0 and 1) an operation has; None if it has others.
-
-    ``where(c, 1, 0)``, ``where(v < θ, 0, 1)``, ``relu(sign(u))``, ``heaviside(u, 0)`` and ``1 - (v < θ)`` are spikes.
-    """
-    if name == "where" and len(args) == 3 and args[0].dtype == torch.bool and args[0].shape == op.outputs[0].shape:
-        mask = unroller.flow(args[0])
-        if _all(unroller, args[1], 1) and _all(unroller, args[2], 0):
-            return mask
-        if _all(unroller, args[1], 0) and _all(unroller, args[2], 1) and not mask.constant:
-            return _twice_turned(mask) or _other_side(unroller, args[0]) or _turned(unroller, op, mask)
-    if name == "heaviside":
-        return _step(unroller, op, unroller.flow(args[0]), unroller.flow(args[1]))
-    if name == "relu" or (name in ("clamp", "clamp_min") and _bounds(op, args) == (0, None)):
-        return _positive(unroller, op, unroller.flow(args[0]))
-    is_not = name == "logical_not" or (name == "bitwise_not" and op.outputs[0].dtype == torch.bool)
-    if is_not or (name == "rsub" and args[1:] == (1,) and not op.kwargs):
-        return _twice_turned(unroller.flow(args[0])) or _other_side(unroller, args[0])
-    return None
-
-
-def _turned(unroller: Unroller, op: Op, flow: Flow) -> Flow:
-    """Return not c of a boolean flow."""
-
-    def turned(node: Node) -> Node:
-        if node.tensor is not None:
-            return unroller.nodes.constant(~node.tensor)
-        call = torch.ops.aten.logical_not.default
-        made = Node("logical_not", call, (node,), {}, node.layout, torch.bool, op.place, pointwise=True)
-        return unroller.nodes.make(made)
-
-    return Flow(tuple(turned(node) for node in flow.nodes), flow.layout)
-
-
-def _twice_turned(flow: Flow) -> Flow | None:
-    """c where ``flow`` is not c, as it is or as numbers."""
-    inner = [node.args[0] if node.name == "_to_copy" else node for node in flow.nodes]
-    if any(node.name != "logical_not" for node in inner):
-        return None
-    return Flow(tuple(node.args[0] for node in inner), flow.layout)
-
-
-def _other_side(unroller: Unroller, value: Value) -> Flow | None:
-    """Return ``v >= b`` for ``not v < b`` of two signals, where nothing else reads ``v < b``; None for other values."""
-    flow, compared = unroller.flow(value), value
-    while unroller.readers[compared] == 1 and compared.op is not None and compared.op.name == "_to_copy":
-        compared = compared.op.args[0]
-    inner = [node.args[0] if node.name == "_to_copy" else node for node in flow.nodes]
-    if unroller.readers[compared] != 1 or any(node.name not in _OPPOSITE or node.constant for node in inner):
-        return None
-
-    def opposite(node: Node) -> Node:
-        name = _OPPOSITE[node.name]
-        return unroller.nodes.make(replace(node, name=name, call=getattr(torch.ops.aten, name).Tensor, kept=None))
-
-    return Flow(tuple(map(opposite, inner)), flow.layout)
-
-
-def _bounds(op: Op, args: tuple[Any, ...]) -> tuple[Any, Any]:
-    low, high = (*args[1:], None, None)[:2]
-    return op.kwargs.get("min", low), op.kwargs.get("max", high)
-
-
-def _all(unroller: Unroller, item: Value, number: int) -> bool:
-    """Whether a branch is ``number`` everywhere."""
-    flow = unroller.flow(item)
-    return flow.constant and all(bool((node.value == number).all()) for node in flow.nodes)
-
-
-def _positive(unroller: Unroller, op: Op, flow: Flow) -> Flow | None:
-    """``u > 0`` where ``flow`` is sign(u)."""
-    if any(node.name != "sign" for node in flow.nodes):
-        return None
-    return _beyond_zero(unroller, op, "gt", Flow(tuple(node.args[0] for node in flow.nodes), flow.layout))
-
-
-def _step(unroller: Unroller, op: Op, flow: Flow, at_zero: Flow) -> Flow | None:
-    """``u > 0`` where the step function is 0 at 0, ``u >= 0`` where it is 1 there."""
-    if flow.constant or not at_zero.constant or at_zero.timed:
-        return None
-    values = set(at_zero.tensor.reshape(-1).tolist())
-    return _beyond_zero(unroller, op, "ge" if values == {1} else "gt", flow) if values in ({0}, {1}) else None
-
-
-def _beyond_zero(unroller: Unroller, op: Op, name: str, flow: Flow) -> Flow:
-    call = getattr(torch.ops.aten, name).Scalar
-    made = [Node(name, call, (zero, 0), {}, zero.layout, torch.bool, op.place, pointwise=True) for zero in flow.nodes]
-    return Flow(tuple(unroller.nodes.make(node) for node in made), flow.layout)

@@ -79,8 +79,6 @@ def read(unroller: Unroller, ops: Sequence[Op], outputs: Sequence[Value]) -> Non
     numbers = Counter(op.place for op in ops if op.name == "rsub")
     signals = (op for op in ops if op.name == "sub" and isinstance(op.args[0], Value) and not op.args[0].constant)
     unroller.reduced.update(op.place for op in signals if numbers[op.place] < unroller.steps)
-    unroller.readers.update(value for op in ops for value in op.inputs)
-    unroller.readers.update(outputs)
     _read(unroller, ops, needed)
     while again := unroller.waiting & unroller.repeats:
         unroller.arrivals -= again

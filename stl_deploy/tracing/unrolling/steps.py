@@ -329,7 +329,7 @@ class _Folding:
         for node, back in self.earlier.items():
             if back in self.shared and node in known:
                 known.setdefault(back, (known[node][0], self.depths.get(back) or 0))
-        return Steps(_in_order(list(made.values())), output, known)
+        return Steps(in_order(list(made.values())), output, known)
 
     def _argument(self, reader: Node, signal_of: Callable[[Node], Signal], node: Node) -> Node | Ref:
         return node if node.constant else self._ref(signal_of(node), reader, node)
@@ -450,7 +450,8 @@ def _called(node: Node) -> str:
     return f"{node.called}' in '{node.place.module}" if node.place.module else node.called
 
 
-def _in_order(signals: list[Signal]) -> tuple[Signal, ...]:
+def in_order(signals: Sequence[Signal]) -> tuple[Signal, ...]:
+    """Return signals, each after those that it reads in the same step."""
     done: dict[Signal, None] = {}
     for start in signals:
         path = [start]

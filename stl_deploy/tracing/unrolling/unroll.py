@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -50,8 +49,6 @@ class Unroller:
         """Lines and operations of layers at which input arrives in some step."""
         self.reduced: set[Place] = set()
         """Lines at which something is subtracted from a state: from a constant at first, then from a signal."""
-        self.readers: Counter[Value] = Counter()
-        """Number of operations of the run that read each value."""
         self.begin()
 
     def begin(self) -> None:
@@ -103,8 +100,6 @@ class Unroller:
         """Remember a value's recorded content."""
         for node, part in zip(flow.nodes, split_time(kept, flow.layout, self.sizes(flow)), strict=True):
             node.kept = part
-            if node.name == "logical_not":
-                node.args[0].kept = ~part
 
     def untimed(
         self,
