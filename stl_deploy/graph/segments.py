@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import TypeVar
 
 from stl_deploy._util.remembered import remembered
 from stl_deploy.graph.program import Node, Operand, Program
+
+N = TypeVar("N", bound=Hashable)
 
 
 def segments(program: Program) -> tuple[tuple[Node, ...], ...]:
@@ -34,19 +37,19 @@ def looped(program: Program) -> frozenset[str]:
     return frozenset(node.name for segment in segments(program) if is_loop(segment) for node in segment)
 
 
-def strongly_connected(names: Iterable[str], successors: Mapping[str, Sequence[str]]) -> list[list[str]]:
+def strongly_connected(names: Iterable[N], successors: Mapping[N, Sequence[N]]) -> list[list[N]]:
     """Return strongly connected components, each after those it can reach (Kosaraju and Sharir)."""
     _, met, finished = walk(names, successors)
     place = {name: i for i, name in enumerate(met)}
-    before: dict[str, list[str]] = defaultdict(list)
+    before: dict[N, list[N]] = defaultdict(list)
     for name in met:
         for successor in successors.get(name, ()):
             before[successor].append(name)
-    components: list[list[str]] = []
-    taken: set[str] = set()
+    components: list[list[N]] = []
+    taken: set[N] = set()
     # Last finished first, on reversed edges: a search from there stays inside one component.
     for root in reversed(finished):
-        component, waiting = list[str](), [root]
+        component, waiting = list[N](), [root]
         while waiting:
             if (name := waiting.pop()) not in taken:
                 taken.add(name)
@@ -57,14 +60,12 @@ def strongly_connected(names: Iterable[str], successors: Mapping[str, Sequence[s
     return components[::-1]
 
 
-def walk(
-    roots: Iterable[str], successors: Mapping[str, Sequence[str]]
-) -> tuple[set[tuple[str, str]], list[str], list[str]]:
+def walk(roots: Iterable[N], successors: Mapping[N, Sequence[N]]) -> tuple[set[tuple[N, N]], list[N], list[N]]:
     """Walk depth-first without recursion: return back edges, and the nodes in order of visit and of completion."""
-    back: set[tuple[str, str]] = set()
-    met: dict[str, None] = {}
-    finished: list[str] = []
-    on_path: set[str] = set()
+    back: set[tuple[N, N]] = set()
+    met: dict[N, None] = {}
+    finished: list[N] = []
+    on_path: set[N] = set()
     for root in roots:
         work = [] if root in met else [(root, iter(successors.get(root, ())))]
         while work:

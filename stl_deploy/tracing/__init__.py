@@ -5,7 +5,7 @@ Rooms, in the order of the way: `recording`, `unrolling`, `recognition`, `layers
     for x in inputs:                     recorder: ATen operations and the values between them
         i = self.fc(x)                   unroll: a node for each operation in each step
         v = v + (i - v) / 2              steps: v of one step reads v of the step before: a signal with lag 1
-        s = (v >= self.theta).float()    thresholds: a comparison with a constant; cores: the signals that hold v
+        s = 1 - (v < self.theta).int()   spellings: v >= θ; thresholds: θ is a constant; cores: the signals that hold v
         v = v * (1 - s)                  normal_form: v = ½·H - ½·S·H + ½·i of its last value H and last spike S
 
 `updates` writes a core's update in normal form, `readings` identifies it (decay ½, gain ½, reset to 0), `populations`

@@ -236,8 +236,11 @@ def test_other_adaptations_are_cells(step: Step) -> None:
     require_cell(Net(step), X)
 
 
-def test_a_start_that_the_first_step_compares_otherwise_is_a_cell() -> None:
-    require_cell(Net(integrator, start=0.1), X)
+def test_a_start_of_the_threshold_is_the_adaptations() -> None:
+    rising = Net(integrator, start=0.1)
+    net, unseen = stl.capture(rising, X), (numbers(20, 3, 6, seed=2) * 2).float()
+    assert [neuron.adaptation is not None for neuron in net.program.spiking] == [True]
+    np.testing.assert_allclose(net.simulate(unseen.numpy()).y, rising(unseen).detach().numpy(), rtol=1e-4, atol=1e-5)
 
     def greater(net: Net, x: Tensor, z: Tensor, v: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         b = 0.9 * b + z
@@ -249,7 +252,6 @@ def test_a_start_that_the_first_step_compares_otherwise_is_a_cell() -> None:
     net = stl.capture(model, X)
     (neuron,) = net.program.spiking
     assert (neuron.reset, neuron.adaptation.subtracts) == ("subtract_delayed", "adapted")  # type: ignore[union-attr]
-    unseen = (numbers(20, 3, 6, seed=2) * 2).float()
     np.testing.assert_allclose(net.simulate(unseen.numpy()).y, model(unseen).detach().numpy(), rtol=1e-4, atol=1e-5)
 
 

@@ -15,6 +15,8 @@ from stl_deploy.errors import CaptureError, UnsupportedError
 from stl_deploy.exporters.onnx.export import export_onnx
 from stl_deploy.exporters.onnx.model import OnnxModel, OnnxStream
 from stl_deploy.graph.cell import Cell
+from stl_deploy.tracing import layers
+from stl_deploy.tracing.layers.cells import CellBuilder
 from tests.tracing.more_neurons import MORE
 from tests.tracing.neurons import KINDS, Kind, Net, fires
 from tests.tracing.structures import IMAGES, STRUCTURES, X
@@ -155,3 +157,36 @@ def test_verify_and_check_and_files(tmp_path: Path) -> None:
         with pytest.raises(UnsupportedError):
             net.export(tmp_path / ("net.nir" if target == "nir" else target), to=target)
     assert net.energy(X.numpy()).as_dict()["quoted"] is not None
+
+
+class Layers(nn.Module):
+    """Layers of balanced resonators, which no neuron of the Program is."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.ModuleList(nn.Linear(8, 8) for _ in range(count))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            v = w = torch.zeros(x.shape[1], 8)
+            spikes = []
+            for current in layer(x):
+                v, w = 0.9 * v - 0.3 * w + 3 * current, 0.3 * v + 0.9 * w
+                spikes.append(fires(v - 0.2))
+            x = torch.stack(spikes)
+        return x
+
+
+def test_all_cells_of_a_network_are_told_in_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[int] = []
+
+    class Counted(CellBuilder):
+        def build(self) -> Any:
+            built.append(len(self.apart))
+            return super().build()
+
+    monkeypatch.setattr(layers, "CellBuilder", Counted)
+    net = stl.capture(Layers(12), X[:10], progress=False)
+    assert len([*net.program.of(Cell)]) == 12
+    assert len(built) == 1

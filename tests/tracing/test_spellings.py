@@ -118,7 +118,7 @@ SPELLINGS: dict[str, dict[str, Callable[[Tensor], Tensor]]] = {
         "v > θ": lambda v: (v > 0.25).float(),
         "torch.gt(v, θ)": lambda v: torch.gt(v, 0.25).to(v),
         "v.greater(θ) * 1": lambda v: v.greater(LEVELS) * 1.0,
-        "θ < v": lambda v: torch.lt(LEVELS, v).double().float(),
+        "θ < v": lambda v: torch.lt(LEVELS, v).long().float(),
         "v - θ > 0": lambda v: (v - 0.25 > 0).float(),
         "v - [θ] > 0": lambda v: (v - LEVELS > torch.zeros(1)).float(),
         "θ - v < 0": lambda v: (0.25 - v < 0).float(),

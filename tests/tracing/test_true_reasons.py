@@ -128,8 +128,7 @@ def _adapting_late(net: Neurons, i: Tensor, state: State) -> tuple[Tensor, State
         ),
         (
             Neurons(_divided, 0.0, 0.4),
-            "found one signal divided by another, which no spiking graph holds; compare a potential without dividing "
-            "it, v >= theta",
+            "a Cell",
             Neurons(_adapting, 0.0, 0.4),
         ),
         (

@@ -9,7 +9,6 @@ from stl_deploy.tracing.layers import elementwise, pools, shapes, thresholds, we
 from stl_deploy.tracing.layers.builder import Fits, Kind, Layers
 from stl_deploy.tracing.layers.cells import CellBuilder
 from stl_deploy.tracing.recognition.cells import grouped_signals
-from stl_deploy.tracing.recognition.lowering import NoFormError
 from stl_deploy.tracing.unrolling.nodes import MOVED
 from stl_deploy.tracing.unrolling.steps import NoNeuronError, Signal, SignalError, Steps
 from stl_deploy.tracing.unrolling.time_convolution import BAND
@@ -77,26 +76,33 @@ def to_layers(steps: Steps) -> Layers:
     refused: CaptureError | None = None
     while True:
         try:
-            return CellBuilder(steps, KINDS, [group for group, _ in cells], fits).build()
+            builder = CellBuilder(steps, KINDS, [group for group, _ in cells], fits)
+            why: dict[Signal, CaptureError] = {error.signal: error for error in builder.unrecognised()}
+            if not why:
+                return builder.build()
+            at = [(group, next((signal for signal in group if signal in why), None)) for group in left]
+            apart = [(group, why[signal]) for group, signal in at if signal is not None]
+            if not apart:
+                raise next(iter(why.values()))
         except CaptureError as error:
             signal = error.signal if isinstance(error, SignalError) else None
-            chosen = [group for group in left if signal in group]
             # Only the group at fault becomes a Cell; where no group is, all do.
-            if not chosen:  # a layer, or a Cell, without a form
-                why = next((reason for group, reason in cells if signal in group), error)
-                refused = refused or (error if isinstance(why, NoNeuronError) else why)
+            apart = [(group, error) for group in left if signal in group]
+            if not apart:  # a layer, or a Cell, without a form
+                reason = next((reason for group, reason in cells if signal in group), error)
+                refused = refused or (error if isinstance(reason, NoNeuronError) else reason)
                 if not left:
                     raise CaptureError(refused.reason, line=refused.line) from None
-                chosen = left
-            cells += [(group, error) for group in chosen]
-            left = [group for group in left if group not in chosen]
+                apart = [(group, error) for group in left]
+        cells += apart
+        left = [group for group in left if not any(group is other for other, _ in apart)]
 
 
 def _groups(steps: Steps) -> list[list[Signal]]:
     """Return the signals of each Cell that may be; none where their order has no form."""
     try:
         return grouped_signals(steps)
-    except NoFormError:
+    except CaptureError:
         return []
 
 

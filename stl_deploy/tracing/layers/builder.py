@@ -109,8 +109,8 @@ class Builder(ProgramBuilder):
         self.steps, self.kinds = steps, kinds
         of_neurons = replace(steps, signals=tuple(signal for signal in steps.signals if signal not in apart))
         require_exact_types(of_neurons)
-        self.cores = find_cores(of_neurons)
         self.thresholds = find_thresholds(of_neurons)
+        self.cores, self._refused = find_cores(of_neurons, self.thresholds)
         self.signals: dict[str, tuple[Signal, ...]] = {}
         self.places: dict[str, Place] = {}
         self.matrices: list[str] = []
@@ -127,6 +127,18 @@ class Builder(ProgramBuilder):
         self._path: frozenset[Signal] = frozenset()
         self._shift = 0
         self._compared = {*apart}
+
+    def unrecognised(self) -> list[NoNeuronError]:
+        """Return the refusals of all states that are no neurons, nor what raises a neuron's threshold."""
+        refused = [*self._refused]
+        raising = {core.threshold.adapts.members for core in self.cores if core.threshold and core.threshold.adapts}
+        for core in self.cores:
+            try:
+                if core.members not in raising:
+                    self._fitted(core)
+            except NoNeuronError as error:
+                refused.append(error)
+        return refused
 
     def build(self) -> Layers:
         """Build all layers that the output depends on; raise CaptureError, with the line, for parts without a form."""
@@ -326,14 +338,17 @@ class Builder(ProgramBuilder):
             self._named[core, shift] = self._name_of[core] if first else self.name("late", self._name_of[core])
         return self._named[core, shift]
 
-    def _core(self, core: Recurrence, name: str) -> None:
-        """Build a core's neuron, and its input."""
+    def _fitted(self, core: Recurrence) -> tuple[Population, Fitted]:
+        """Return a core as a neuron; raise NoNeuronError for one that is none."""
         if core.members not in self.fits:
             foreign = {signal for signal, owner in self._core_of.items() if owner is not core} | self.apart
             population = read_core(core, lambda member: self._read_outside(core, member), foreign)
-            fitted = fit_neuron(population, self.steps)
-            self.fits[core.members] = population, fitted
-        population, fitted = self.fits[core.members]
+            self.fits[core.members] = population, fit_neuron(population, self.steps)
+        return self.fits[core.members]
+
+    def _core(self, core: Recurrence, name: str) -> None:
+        """Build a core's neuron, and its input."""
+        population, fitted = self._fitted(core)
         self._populations[core] = population
         self.places[name] = population.state.node.place
         self._compared |= signals_of(population)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -163,8 +163,6 @@ def _split(tensor: Tensor, axis: int, sizes: Sequence[int]) -> Tensor:
 
 def segments(steps: Steps) -> Iterator[list[Signal]]:
     """Return groups of signals that depend on one another, each after its sources."""
-    place = {str(i): signal for i, signal in enumerate(steps.signals)}
-    number: Mapping[Signal, str] = {signal: key for key, signal in place.items()}
-    reads = {number[signal]: [number[read] for read in steps.all_reads(signal)] for signal in steps.signals}
-    for group in strongly_connected(list(place), reads):
-        yield [place[key] for key in sorted(group, key=int)]
+    place = {signal: i for i, signal in enumerate(steps.signals)}
+    for group in strongly_connected(steps.signals, {signal: steps.all_reads(signal) for signal in steps.signals}):
+        yield sorted(group, key=place.__getitem__)

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from stl_deploy.tracing.recognition.lowering import NoFormError
-from stl_deploy.tracing.unrolling.steps import Signal, Steps
+from stl_deploy.tracing.unrolling.steps import Signal, Steps, in_order
 
 
 def _reads_now(steps: Steps, signal: Signal) -> list[Signal]:
@@ -21,7 +20,7 @@ def _reads_now(steps: Steps, signal: Signal) -> list[Signal]:
 def grouped_signals(steps: Steps) -> list[list[Signal]]:
     """Return the signals of each Cell, in an order in which each comes after those of its step that it reads."""
     now = {signal: _reads_now(steps, signal) for signal in steps.signals}
-    order = _ordered(steps.signals, now)
+    order = list(in_order(steps.signals, now.__getitem__))
     level = _levels(order, now, steps.output.signal)
     leader = {signal: signal for signal in order if signal.node.pointwise}
 
@@ -54,21 +53,6 @@ def _levels(order: list[Signal], now: Mapping[Signal, list[Signal]], output: Sig
         for read in now[signal]:
             bounds[read].append(level[signal] - (not signal.node.pointwise))
     return level
-
-
-def _ordered(signals: Iterable[Signal], before: Mapping[Signal, list[Signal]]) -> list[Signal]:
-    done: dict[Signal, None] = {}
-    for start in signals:
-        path = [start]
-        while path:
-            missing = [read for read in before[path[-1]] if read not in done]
-            if path[-1] in done or not missing:
-                done[path.pop()] = None
-            elif missing[0] in path:
-                raise NoFormError("the first step reads in another order than those after it")
-            else:
-                path.append(missing[0])
-    return list(done)
 
 
 def read_outside(steps: Steps, group: Iterable[Signal]) -> list[Signal]:

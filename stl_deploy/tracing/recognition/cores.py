@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from stl_deploy._util.reachable import reachable
 from stl_deploy.graph.segments import strongly_connected
 from stl_deploy.tracing.recognition.adaptation import adapting_threshold
-from stl_deploy.tracing.recognition.thresholds import Threshold, find_thresholds, is_elementwise, of_state
+from stl_deploy.tracing.recognition.thresholds import Threshold, is_elementwise, of_state
 from stl_deploy.tracing.recording.operations import COMPARES
 from stl_deploy.tracing.unrolling.steps import NoNeuronError, Signal, Steps
 
@@ -30,35 +30,43 @@ class Recurrence:
     again: Threshold | None = None
 
 
-def find_cores(steps: Steps) -> list[Recurrence]:
-    """Return the cores of a graph of one step, in order."""
-    thresholds = find_thresholds(steps)
-    inner = [signal for signal in steps.signals if is_elementwise(signal)]
-    number = {signal: str(i) for i, signal in enumerate(inner)}
-    reads = {
-        number[s]: [
-            number[r.signal]
-            for r in s.reads()
-            if r.signal in number and r.signal.node.name not in COMPARES and not _is_count(r.signal, thresholds)
-        ]
-        for s in inner
+def find_cores(steps: Steps, thresholds: Mapping[Signal, Threshold]) -> tuple[list[Recurrence], list[NoNeuronError]]:
+    """Return the cores of a graph of one step, in order, and the refusals of those whose comparisons are no neuron's.
+
+    thresholds: see `find_thresholds`.
+    """
+    refused: list[NoNeuronError] = []
+    carriers = {
+        signal
+        for signal in steps.signals
+        if is_elementwise(signal) and signal.node.name not in COMPARES and not _is_count(signal, thresholds)
     }
-    groups = strongly_connected(list(reads), reads)
-    by_number = {number[s]: s for s in inner}
-    cores: list[frozenset[Signal]] = []
-    for group in groups:
-        if len(group) > 1 or group[0] in reads[group[0]]:
-            members = frozenset(by_number[key] for key in group)
-            cores.append(members)
+    reads = {
+        signal: [ref.signal for ref in signal.reads() if ref.signal in carriers]
+        for signal in steps.signals
+        if is_elementwise(signal)
+    }
+    groups = strongly_connected(reads, reads)
+    cores = [frozenset(group) for group in groups if len(group) > 1 or group[0] in reads[group[0]]]
     held = frozenset[Signal]().union(*cores)
     thresholds = {signal: of_state(threshold, held) for signal, threshold in thresholds.items()}
     for signal in steps.signals:
         fixed = thresholds.get(signal)
         if signal.node.name in COMPARES and (fixed is None or fixed.potential not in held):
-            adapting = adapting_threshold(signal, cores)
+            try:
+                adapting = adapting_threshold(signal, cores)
+            except NoNeuronError as error:
+                refused.append(error)
+                continue
             if adapting is not None:
                 thresholds[signal] = adapting
-    return [Recurrence(members, *_thresholds_of(members, thresholds)) for members in cores]
+    recurrences: list[Recurrence] = []
+    for members in cores:
+        try:
+            recurrences.append(Recurrence(members, *_thresholds_of(members, thresholds)))
+        except NoNeuronError as error:
+            refused.append(error)
+    return recurrences, refused
 
 
 def _is_count(signal: Signal, thresholds: Mapping[Signal, Threshold]) -> bool:

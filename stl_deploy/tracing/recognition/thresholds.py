@@ -12,7 +12,7 @@ from torch import Tensor
 
 from stl_deploy.tracing.recognition.counts import Count, find_counts
 from stl_deploy.tracing.recognition.spellings import in_one_spelling
-from stl_deploy.tracing.recording.operations import COMPARES, map_tree
+from stl_deploy.tracing.recording.operations import map_tree
 from stl_deploy.tracing.unrolling.layout import BATCH, shape_of
 from stl_deploy.tracing.unrolling.nodes import Node
 from stl_deploy.tracing.unrolling.steps import Ref, Signal, Steps, fold_steps
@@ -74,10 +74,9 @@ def find_thresholds(steps: Steps) -> dict[Signal, Threshold]:
     gates = {gate for count in counts.values() for gate in count.gates}
     thresholds = {s: Threshold(s, count.potential, count.theta, "ge", count) for s, count in counts.items()}
     for signal in (signal for signal in steps.signals if signal not in gates):
-        if signal.node.name in COMPARES and signal.node.name not in ("eq", "ne"):
-            threshold = _threshold(signal)
-            if threshold is not None:
-                thresholds[signal] = threshold
+        threshold = _threshold(signal)
+        if threshold is not None:
+            thresholds[signal] = threshold
     return thresholds
 
 
@@ -126,12 +125,10 @@ def _are_same(a: Threshold, b: Threshold) -> bool:
 
 
 def _threshold(signal: Signal) -> Threshold | None:
-    name, args = signal.node.name, signal.args
-    if name not in ("gt", "ge", "lt", "le"):
+    name = signal.node.name
+    if name not in ("gt", "ge"):  # `in_one_spelling` has written the others so
         return None
-    left, right = args[0], args[1]
-    if name in ("lt", "le"):
-        left, right, name = right, left, {"lt": "gt", "le": "ge"}[name]
+    left, right = signal.args
     if not isinstance(left, Ref) or isinstance(right, Ref):
         return None
     return _of_difference(signal, left, constant_of(right), name)

@@ -50,11 +50,8 @@ def elementwise(unroller: Unroller, op: Op) -> Flow:
         return next(iter(flows.values()))
     if name == "index_put":
         name, args = "where", _masked(op, args)
-    if name in _FINITE and any(_is_infinite(item, flows) for item in args):
-        (made,) = op.outputs_on(
-            lambda value: flows[value].tensor if flows[value].constant else torch.zeros(value.shape)
-        )
-        return unroller.constant(made)
+    if name in _FINITE and any(map(_is_infinite, args)):
+        return unroller.constant(op.outputs_on(_finite)[0])
     through = _straight_through(unroller, op, name, args, flows) or _unchanged(op, name, args, flows)
     if through is not None:
         return through
@@ -84,12 +81,17 @@ def elementwise(unroller: Unroller, op: Op) -> Flow:
     return Flow(tuple(made), layout)
 
 
-def _is_infinite(item: Any, flows: dict[Value, Flow]) -> bool:
-    """Return whether an argument is infinite everywhere."""
-    if item not in flows:
+def _is_infinite(item: Any) -> bool:
+    """Return whether an argument is a constant that is infinite everywhere."""
+    if not isinstance(item, Value):
         return isinstance(item, float) and isinf(item)
-    flow = flows[item]
-    return flow.constant and not flow.timed and bool(flow.tensor.isinf().all())
+    floats = item.constant and item.dtype.is_floating_point and 0 not in item.shape
+    return floats and bool(item.tensor().isinf().all())
+
+
+def _finite(value: Value) -> Tensor:
+    """Return a constant, or a finite number for each value of a signal."""
+    return value.tensor() if value.constant else torch.zeros(value.shape, dtype=value.dtype)
 
 
 def _straight_through(

@@ -8,7 +8,7 @@ step has a node for each signal, and an edge with lag d where it reads what anot
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -450,18 +450,24 @@ def _called(node: Node) -> str:
     return f"{node.called}' in '{node.place.module}" if node.place.module else node.called
 
 
-def in_order(signals: Sequence[Signal]) -> tuple[Signal, ...]:
-    """Return signals, each after those that it reads in the same step."""
+def in_order(
+    signals: Iterable[Signal], before: Callable[[Signal], Iterable[Signal]] | None = None
+) -> tuple[Signal, ...]:
+    """Return signals, each after those ``before`` it: by default those that it reads in the same step."""
     done: dict[Signal, None] = {}
     for start in signals:
         path = [start]
         while path:
-            signal = path[-1]
-            missing = [r.signal for r in signal.reads() if not r.lag and r.signal not in done]
-            if signal in done or not missing:
+            sooner = _read_now(path[-1]) if before is None else before(path[-1])
+            missing = next((signal for signal in sooner if signal not in done), None)
+            if path[-1] in done or missing is None:
                 done[path.pop()] = None
-            elif missing[0] in path:
+            elif missing in path:
                 raise CaptureError("a signal depends on itself within one step")
             else:
-                path.append(missing[0])
+                path.append(missing)
     return tuple(done)
+
+
+def _read_now(signal: Signal) -> Iterator[Signal]:
+    return (ref.signal for ref in signal.reads() if not ref.lag)
