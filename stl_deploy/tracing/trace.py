@@ -11,16 +11,15 @@ from torch import Tensor, nn
 
 from stl_deploy._util.remedies import named, option
 from stl_deploy.errors import CaptureError
-from stl_deploy.graph.program import Program
 from stl_deploy.graph.readout import Readout
-from stl_deploy.tracing.layers import to_layers
+from stl_deploy.tracing.layers import Layers, to_layers
 from stl_deploy.tracing.recognition.thresholds import one_step
 from stl_deploy.tracing.recording.running import Call, Recorded, record, recorded_ops
 from stl_deploy.tracing.recording.source_lines import Place
 from stl_deploy.tracing.recording.watched import leaves
 from stl_deploy.tracing.unrolling.nodes import Node
 from stl_deploy.tracing.unrolling.readouts import Ending, ending
-from stl_deploy.tracing.unrolling.steps import FEWEST, Ref, Signal, Steps, fold_steps
+from stl_deploy.tracing.unrolling.steps import FEWEST, Signal, Steps, fold_steps
 
 RECORDED = 32
 """Number of steps in which what repeats is looked for first; all steps are compared with it."""
@@ -28,29 +27,24 @@ REPEATED = 128
 """Steps to which x is repeated where it has fewer than a model remembers."""
 
 
-@dataclass(eq=False)
-class Traced:
-    """A module as one step. signals, operands: see `Layers`.
+@dataclass(eq=False, kw_only=True)
+class Traced(Layers):
+    """A module as one step.
 
-    recorded: steps that were traced, of the ``length`` of x. places: where layers stand in the user's code.
-    matrices: see `Layers`. left_aside: tensors that the module returns besides its output. states: forward's arguments
-    that pass state from step to step. made: the module's output on the traced input.
+    recorded: steps that were traced, of the ``length`` of x. left_aside: tensors that the module returns besides its
+    output. states: forward's arguments that pass state from step to step. made: the module's output on the traced
+    input.
     """
 
     call: Call
     steps: Steps
-    graph: Program
     readout: Readout
     axis: int | None
     recorded: int
     length: int
-    signals: dict[str, tuple[Signal, ...]]
-    places: dict[str, Place]
-    matrices: tuple[str, ...]
     left_aside: int
     states: tuple[str, ...]
     made: Tensor
-    operands: dict[str, tuple[Ref, ...]]
 
 
 def trace(model: nn.Module, x: Tensor, call: Call) -> Traced:
@@ -72,22 +66,17 @@ def trace(model: nn.Module, x: Tensor, call: Call) -> Traced:
                 f"{end.readout.start + later}; return every step, [T, B, ...], and leave steps out afterwards"
             )
     steps = one_step(end.nodes)
-    layers = to_layers(steps)
     return Traced(
-        call,
-        steps,
-        layers.graph,
-        end.readout,
-        end.axis,
-        length,
-        length,
-        layers.signals,
-        layers.places,
-        layers.matrices,
-        recorded.left_aside,
-        recorded.states,
-        recorded.tensor,
-        layers.operands,
+        **vars(to_layers(steps)),
+        call=call,
+        steps=steps,
+        readout=end.readout,
+        axis=end.axis,
+        recorded=length,
+        length=length,
+        left_aside=recorded.left_aside,
+        states=recorded.states,
+        made=recorded.tensor,
     )
 
 

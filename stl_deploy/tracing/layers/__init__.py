@@ -80,8 +80,7 @@ def to_layers(steps: Steps) -> Layers:
             why: dict[Signal, CaptureError] = {error.signal: error for error in builder.unrecognised()}
             if not why:
                 return builder.build()
-            at = [(group, next((signal for signal in group if signal in why), None)) for group in left]
-            apart = [(group, why[signal]) for group, signal in at if signal is not None]
+            apart = [(group, why[signal]) for group in left for signal in group if signal in why]
             if not apart:
                 raise next(iter(why.values()))
         except CaptureError as error:

@@ -82,10 +82,8 @@ def gate(build: Builder, signal: Signal, operands: tuple[Ref, Ref]) -> Operands:
     for ref in operands:
         _require_start(signal, ref)
     turned = [turned_spike(ref) for ref in operands]
-    if turned[0] == turned[1] and is_binary(build, build.read(operands[0])):
-        return build.read(operands[0])
     read = [(build.read(ref), negated) for ref, negated in turned]
-    if read[0] == read[1] and is_binary(build, read[0][0]):  # s * s * s
+    if read[0] == read[1] and is_binary(build, read[0][0]):  # s * s, and s * s * s
         return build.read(operands[0])
     for (ref, negated), (spikes, _) in zip(turned, read, strict=True):
         if not is_binary(build, spikes):

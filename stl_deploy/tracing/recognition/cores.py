@@ -36,10 +36,11 @@ def find_cores(steps: Steps, thresholds: Mapping[Signal, Threshold]) -> tuple[li
     thresholds: see `find_thresholds`.
     """
     refused: list[NoNeuronError] = []
+    counts = {signal for signal, threshold in thresholds.items() if threshold.count is not None}
     carriers = {
         signal
         for signal in steps.signals
-        if is_elementwise(signal) and signal.node.name not in COMPARES and not _is_count(signal, thresholds)
+        if is_elementwise(signal) and signal.node.name not in COMPARES and signal not in counts
     }
     reads = {
         signal: [ref.signal for ref in signal.reads() if ref.signal in carriers]
@@ -67,10 +68,6 @@ def find_cores(steps: Steps, thresholds: Mapping[Signal, Threshold]) -> tuple[li
         except NoNeuronError as error:
             refused.append(error)
     return recurrences, refused
-
-
-def _is_count(signal: Signal, thresholds: Mapping[Signal, Threshold]) -> bool:
-    return signal in thresholds and thresholds[signal].count is not None
 
 
 def _thresholds_of(

@@ -143,7 +143,8 @@ class Polynomial:
 
     def is_binary(self) -> bool:
         """Return whether it is 0 or 1, whatever its binary symbols are."""
-        return self.table() is not None and all(bool(np.isin(value, (0, 1)).all()) for _, value in self.table() or [])
+        rows = self.table()
+        return rows is not None and all(bool(np.isin(value, (0, 1)).all()) for _, value in rows)
 
     def table(self) -> list[tuple[dict[Symbol, int], Doubles]] | None:
         """Return its value for each assignment of its symbols, if these are binary and few."""

@@ -73,7 +73,7 @@ def read_core(core: Recurrence, outside: Callable[[Signal], bool], foreign: Set[
     subtracts: Subtracts = "baseline"
     if core.threshold is not None and core.threshold.adapts is not None:
         off, on, subtracts = _without_adaptation(update, core.threshold.adapts, off, on)
-    nothing = [a and b for a, b in zip(_nothing(off.gains), _nothing(on.gains), strict=True)]
+    nothing = [not bool(a.any() | b.any()) for a, b in zip(off.gains, on.gains, strict=True)]  # multiplied by 0
     update.without(nothing)
     population = _with_reset(update, off.without(nothing), on.without(nothing))
     several = core.threshold is not None and core.threshold.count is not None and core.threshold.count.cap != 1
@@ -110,11 +110,6 @@ def _without_adaptation(update: Update, adapts: Adapting, off: Affine, on: Affin
     update.without(out)
     update.silent = tuple(ref for ref in update.silent if ref.signal not in adapts.members)  # code makes it itself
     return off.without(out), on.without(out), subtracts
-
-
-def _nothing(gains: tuple[Tensor, ...]) -> list[bool]:
-    """Return the currents without any effect (code that multiplies by 0)."""
-    return [not bool(gain.any()) for gain in gains]
 
 
 def _state(core: Recurrence, outside: Callable[[Signal], bool]) -> Signal:

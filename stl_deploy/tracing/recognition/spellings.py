@@ -18,7 +18,7 @@ from stl_deploy._util.reachable import reachable
 from stl_deploy.tracing.recording.operations import map_tree
 from stl_deploy.tracing.recording.watched import leaves
 from stl_deploy.tracing.unrolling.nodes import Node, replace_nodes
-from stl_deploy.tracing.unrolling.steps import Ref, Signal, Steps, in_order
+from stl_deploy.tracing.unrolling.steps import Ref, Signal, Steps, in_order, read_now
 
 _MIRRORED = {"gt": "lt", "ge": "le", "lt": "gt", "le": "ge", "eq": "eq", "ne": "ne"}
 _TURNED = (*_MIRRORED, "where", "masked_fill")
@@ -43,7 +43,7 @@ def in_one_spelling(steps: Steps) -> Steps:
     for signal in steps.signals:
         spelling.read(signal)
     needed = {*reachable([steps.output.signal], steps.all_reads)}
-    steps.signals = in_order([signal for signal in spelling.signals if signal in needed])
+    steps.signals = in_order((signal for signal in spelling.signals if signal in needed), read_now)
     steps.of_node = {node: known for node, known in steps.of_node.items() if known[0] in needed}
     return steps
 

@@ -197,6 +197,8 @@ class Update:
         """Return outside currents: refs that depend neither on the core's state nor on its spikes."""
         currents: list[Ref] = []
         seen: set[Ref] = set()
+        # Where the reset uses another comparison than theirs, the core's own spikes arrive like any others.
+        output = None if self.core.again is None or self.core.threshold is None else self.core.threshold.signal
         waiting = [Ref(self.state, 0)]
         while waiting:
             at = waiting.pop(0)
@@ -205,16 +207,11 @@ class Update:
             seen.add(at)
             for read in at.signal.reads():
                 ref = Ref(read.signal, read.lag + at.lag)
-                if not self._inner(ref.signal) or (ref.lag and self._is_output(ref.signal)):
+                if not self._inner(ref.signal) or (ref.lag and ref.signal is output):
                     currents.append(ref)
                 elif not (ref.lag and ref.signal in (self.carried, self.spike)):
                     waiting.append(ref)
         return currents
-
-    def _is_output(self, signal: Signal) -> bool:
-        """Return whether a signal is the core's spikes, if its reset uses another comparison than theirs."""
-        threshold = self.core.threshold
-        return self.core.again is not None and threshold is not None and signal is threshold.signal
 
     def _inner(self, signal: Signal) -> bool:
         own = signal in self.core.members or signal is self.spike or self._of_own(signal, set())

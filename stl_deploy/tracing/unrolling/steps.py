@@ -51,7 +51,6 @@ class Signal:
     before: tuple[Node, ...] = ()
     first: Node | None = None
     still: bool = False
-    name: str = ""
 
     def reads(self) -> list[Ref]:
         """Return its source signals, in order."""
@@ -329,7 +328,7 @@ class _Folding:
         for node, back in self.earlier.items():
             if back in self.shared and node in known:
                 known.setdefault(back, (known[node][0], self.depths.get(back) or 0))
-        return Steps(in_order(list(made.values())), output, known)
+        return Steps(in_order(made.values(), read_now), output, known)
 
     def _argument(self, reader: Node, signal_of: Callable[[Node], Signal], node: Node) -> Node | Ref:
         return node if node.constant else self._ref(signal_of(node), reader, node)
@@ -450,16 +449,13 @@ def _called(node: Node) -> str:
     return f"{node.called}' in '{node.place.module}" if node.place.module else node.called
 
 
-def in_order(
-    signals: Iterable[Signal], before: Callable[[Signal], Iterable[Signal]] | None = None
-) -> tuple[Signal, ...]:
-    """Return signals, each after those ``before`` it: by default those that it reads in the same step."""
+def in_order(signals: Iterable[Signal], before: Callable[[Signal], Iterable[Signal]]) -> tuple[Signal, ...]:
+    """Return signals, each after those that are ``before`` it."""
     done: dict[Signal, None] = {}
     for start in signals:
         path = [start]
         while path:
-            sooner = _read_now(path[-1]) if before is None else before(path[-1])
-            missing = next((signal for signal in sooner if signal not in done), None)
+            missing = next((signal for signal in before(path[-1]) if signal not in done), None)
             if path[-1] in done or missing is None:
                 done[path.pop()] = None
             elif missing in path:
@@ -469,5 +465,6 @@ def in_order(
     return tuple(done)
 
 
-def _read_now(signal: Signal) -> Iterator[Signal]:
+def read_now(signal: Signal) -> Iterator[Signal]:
+    """Yield the signals that a signal reads in its own step."""
     return (ref.signal for ref in signal.reads() if not ref.lag)
