@@ -99,7 +99,7 @@ def test_spikes_in_other_words(spike: Callable[[Tensor], Tensor]) -> None:
 @pytest.mark.parametrize(
     ("spike", "reason"),
     [
-        (lambda v: torch.heaviside(v - 0.6, torch.full((), 0.5)), "found 'heaviside' of two signals"),
+        (lambda v: torch.heaviside(v - 0.6, torch.full((), 0.5)), "a Cell"),
         (lambda v: torch.sign(v - 0.6), "a Cell"),
         (lambda v: torch.isclose(v, torch.tensor(0.6)).float(), "a Cell"),
         (lambda v: ((0.6 - v) / 2 < 0).float(), "a Cell"),
