@@ -180,11 +180,12 @@ def cast(unroller: Unroller, node: Node, dtype: torch.dtype, op: Op) -> Node:
 
 def _copied(unroller: Unroller, op: Op, value: Value, source: Flow) -> Flow:
     (made,) = op.outputs
+    flow = Flow(tuple(cast(unroller, node, made.dtype, op) for node in source.nodes), source.layout)
     if value.shape == made.shape:
-        return Flow(tuple(cast(unroller, node, made.dtype, op) for node in source.nodes), source.layout)
-    if value.dtype == made.dtype:  # repeated along axes
-        return by_addresses(unroller, op)[0]
-    raise refuse("a tensor is copied into one of another shape or type; assign a tensor of the same shape", op)
+        return flow
+    repeated = Value(value.shape, made.dtype)
+    unroller.flows[repeated] = flow
+    return by_addresses(unroller, replace(op, args=(op.args[0], repeated)))[0]
 
 
 def _masked(op: Op, args: tuple[Any, ...]) -> tuple[Any, ...]:
