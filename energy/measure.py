@@ -31,13 +31,13 @@ from stl_deploy.energy.models.idle import EACH_STEP, dead, idle, without_ann
 from stl_deploy.energy.models.memory import NeuronMemory, TapMemory, memory_of
 from stl_deploy.energy.models.ratios import ByRule, Ratio, without_ratios
 from stl_deploy.energy.models.sensitivity import Sensitivity, sensitivity
-from stl_deploy.energy.models.verdict import CHIP, Findings, Idle, range_of_ratios, spread, verdict
+from stl_deploy.energy.models.verdict import CHIP, Findings, Idle, spread, verdict
 from stl_deploy.energy.paired import MARGIN, MetricScore, Paired, check_margin, compare
 from stl_deploy.energy.prices.bill import Priced
 from stl_deploy.energy.prices.chip import Checked
 from stl_deploy.energy.prices.joules import price
 from stl_deploy.energy.prices.machine import MachineEnergy
-from stl_deploy.energy.prices.price_list import PriceList, Range
+from stl_deploy.energy.prices.price_list import PriceList
 from stl_deploy.graph.cell import Cell
 from stl_deploy.graph.program import Input, Neuron, Program, feeders, is_spike_max_pool
 from stl_deploy.graph.readout import readout_of
@@ -126,13 +126,6 @@ class EnergyReport(ByRule):
         return "" if self.idle or self.no_ann else spread(self._findings)
 
     @property
-    def ratio_range(self) -> Range | None:
-        """Least and most SNN/ANN ratio over every dataflow, list and model, as `spread` prints; None without one."""
-        if self.idle or self.no_ann or quoted(self.comparisons) is None:
-            return None
-        return range_of_ratios(self._findings)
-
-    @property
     def unpriced(self) -> list[dict[str, Any]]:
         """For each price list: the counts without a price, and the costs outside its scope."""
         return [
@@ -161,6 +154,7 @@ class EnergyReport(ByRule):
         """
         zeros = "skipped" if self.ann_twin["label"] == "measured" else "computed"
         memory = {name: moved.as_dict() for name, moved in self.memory.items()}  # a max pool has none
+        optional = {key: getattr(self, key) for key in ("accuracy", "score", "frontier", "advice", "machine")}
         data = {
             "schema_version": SCHEMA_VERSION,
             "source": self.source,
@@ -181,10 +175,7 @@ class EnergyReport(ByRule):
             "itemised": dict(self.itemised),
             "spread": self.spread,
             "sensitivity": [row.as_dict() for row in self.sensitivity],
-            **({} if self.accuracy is None else {"accuracy": self.accuracy.as_dict()}),
-            **({} if self.score is None else {"score": self.score.as_dict()}),
-            **({} if self.frontier is None else {"frontier": self.frontier.as_dict()}),
-            **({} if self.advice is None else {"advice": self.advice.as_dict()}),
+            **{key: each.as_dict() for key, each in optional.items() if each is not None},
             "conventions": [row.as_dict() for row in self.conventions],
             "models": [model.as_dict() for model in self.models],
             "model_range": range_of(self.models),
@@ -199,7 +190,6 @@ class EnergyReport(ByRule):
             "ann_twin": dict(self.ann_twin),
             **({} if self.samples is None else self.samples.as_dict()),
             "neurobench": dict(self.neurobench),
-            **({} if self.machine is None else {"machine": self.machine.as_dict()}),
             "placement": dict(self.placement),
             "not_placed": dict(self.checked.refused),
             "break_even": self.break_even.as_dict(),

@@ -168,14 +168,15 @@ class Advice:
     @property
     def text(self) -> str:
         """One or two sentences."""
-        take = f" Width and thresholds take training: '{self.training}'." if self.training else ""
+        take = f" Width, thresholds and counts take training: '{self.training}'." if self.training else ""
         if self.point is None or self.ratio is None:
             return f"Neither fewer steps nor an early exit costs less at this accuracy.{take}"
         flow = "streaming" if self.point.layer_by_layer_J is None else self.flow.replace("_", " ")
         before = f"instead of {number(self.before.cost(self.flow) / self.ann_J)}"
         accuracy = f"{percent(self.point.accuracy)} against {percent(self.before.accuracy)}"
         how = f": '{self.command}'." if self.command else "."
-        change = f"Cheapest change tried: {self.point.name}, {number(self.ratio)} times the ANN twin {flow}"
+        tried = f"{self.point.name} in place of {self.before.name}"
+        change = f"Cheapest change tried: {tried}, {number(self.ratio)} times the ANN twin {flow}"
         return f"{change} {before} (modelled), at {accuracy} (measured, {len(self.before.decided)} samples){how}{take}"
 
     def as_dict(self) -> dict[str, Any]:

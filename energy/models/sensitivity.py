@@ -100,7 +100,10 @@ def with_leak(prices: PriceList, leak: Price) -> PriceList:
 
 
 def with_state_bits(prices: PriceList, bits: int) -> PriceList:
-    """Return prices for states of ``bits``: memory proportional, multiplies quadratic in the width, adds unchanged."""
+    """Return prices for states of ``bits``: memory and leaks in proportion, multiplies of two states squared.
+
+    A leak multiplies by a decay, whose width stays. Adds are unchanged.
+    """
     share = bits / prices.accumulator_bits
-    multiply = prices.terms.get("mul_state", prices.terms["mul"]).times(share**2)
+    multiply = prices.terms["mul_state"].times(share**2)
     return replace(prices, accumulator_bits=bits, terms={**prices.terms, "mul_state": multiply})

@@ -154,9 +154,10 @@ def on_chip(findings: Findings) -> str:
     line = next((line for line in findings.chips if line.chip == CHIP and line.latency is not None), None)
     if line is None or line.latency is None:
         return ""
-    scope = "" if line.step_source == GIVEN else " (neurocores only)"
-    costs = f"{si(line.total, 'J')} and {si(line.latency, 's')}{scope}"
-    return f"On {line.title} an inference takes {costs}."
+    scope = "" if line.step_source == GIVEN else "neurocores only; "
+    costs = f"{si(line.total, 'J')} and {si(line.latency, 's')}"
+    how = f"{scope}modelled from measured power, the 2018 table and SANA-FE's prices"
+    return f"On {line.title} an inference takes {costs} ({how})."
 
 
 def equal_at(break_even: BreakEven, flow: Dataflow) -> str:

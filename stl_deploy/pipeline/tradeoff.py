@@ -71,10 +71,15 @@ class Tradeoff:
 _MOST_TRIED = 500
 
 
+def tried_of(samples: int) -> NDArray[np.int64]:
+    """Return the indices of the samples that `changes` runs: all, or a fixed draw, whatever their order."""
+    return np.sort(np.random.default_rng(0).permutation(samples)[:_MOST_TRIED])
+
+
 def changes(candidate: TradeoffPoint, coding: str | None) -> Iterator[Point]:
     """Return a network as it is, at half of its steps, a quarter, ..., and with early exits, on hundreds of samples."""
-    every = -(-len(candidate.labels) // _MOST_TRIED)
-    some = replace(candidate, x=candidate.x[:, ::every], labels=candidate.labels[::every])
+    tried = tried_of(len(candidate.labels))
+    some = replace(candidate, x=candidate.x[:, tried], labels=candidate.labels[tried])
     steps = len(some.x)
     while steps:
         yield snn_point(replace(some, name=f"T = {steps}"), steps, coding)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from stl_deploy.energy.measure import EnergyReport
 from stl_deploy.pipeline.tradeoff import Tradeoff
-from stl_deploy.report.page import ReportData, render_report, report_json
+from stl_deploy.report.page import ReportData, Thresholds, render_report, report_json
 from stl_deploy.report.page.plots import write_figures
 
 
-def page(report: EnergyReport) -> str:
-    """Return the report as one HTML page that opens offline."""
-    return render_report(_contents(report))
+def page(report: EnergyReport, thresholds: Sequence[Thresholds] = ()) -> str:
+    """Return the report as one HTML page that opens offline; thresholds: learned by the network."""
+    return render_report(_contents(report, thresholds))
 
 
 def figures(report: EnergyReport, folder: Path) -> None:
@@ -20,10 +21,11 @@ def figures(report: EnergyReport, folder: Path) -> None:
     write_figures(report_json(_contents(report)), folder)
 
 
-def _contents(report: EnergyReport) -> ReportData:
+def _contents(report: EnergyReport, thresholds: Sequence[Thresholds] = ()) -> ReportData:
     tried = Tradeoff(report.tried).as_dict() if report.tried else None
     title = f"Energy of {report.source}"
-    return ReportData(title, summary=summary_of(report), energy=report.as_dict(), tradeoff=tried)
+    summary = summary_of(report)
+    return ReportData(title, summary=summary, energy=report.as_dict(), tradeoff=tried, thresholds=thresholds)
 
 
 def summary_of(report: EnergyReport) -> dict[str, str]:

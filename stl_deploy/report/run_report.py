@@ -87,7 +87,7 @@ def _gather(run_dir: Path) -> ReportData:
         summary=_summary(config, facts, network),
         accuracy=accuracies,
         curves=list(_records(run_dir / METRICS)),
-        thresholds=list(_thresholds(network)),
+        thresholds=list(thresholds_of(network)),
         rasters=list(rasters(open_program(open_source(run_dir)), x[:, :1])),
         raster_sample="the first test sample",
         parity=parity,
@@ -149,7 +149,8 @@ def _records(path: Path) -> Iterator[dict[str, Any]]:
             raise InputError(f"{path}: line {number} is not JSON; train again or remove the line") from None
 
 
-def _thresholds(network: Network) -> Iterator[Thresholds]:
+def thresholds_of(network: Network) -> Iterator[Thresholds]:
+    """Yield each layer's thresholds before and after training."""
     for name, lif in network.lifs:
         before = np.broadcast_to(lif.threshold_init.cpu().numpy(), lif.threshold.shape)
         yield Thresholds(name, lif.granularity, before, lif.threshold.detach().cpu().numpy())

@@ -24,7 +24,7 @@ from stl_deploy.graph.readout import exit_steps, sureness
 from stl_deploy.graph.run import CHUNK, run
 from stl_deploy.nn.network import Network
 from stl_deploy.pipeline.fold_network import fold
-from stl_deploy.pipeline.tradeoff import TradeoffPoint, ann_point, decided_after
+from stl_deploy.pipeline.tradeoff import TradeoffPoint, ann_point, decided_after, tried_of
 from stl_deploy.runs.ann_twin import keep_ann, measure_kept, measure_twin
 from stl_deploy.runs.inputs import encode_split
 from stl_deploy.training.checkpoint import load_network
@@ -94,6 +94,7 @@ def with_frontier(
     if report.idle or not is_kept(run_dir) or not report.tried or twin.right is None:
         return report
     whole = None if test is None else _whole(run_dir, program, test, counted=len(twin.right))
+    tried = tried_of(len(twin.right))
     images, labels = frames
     anns = []
     for width in WIDTHS:
@@ -103,10 +104,12 @@ def with_frontier(
             structure = structure_of(folder)
             ann = measure_twin(structure, folder, images, labels)
         point = ann_point(width_name(width), structure, ann)
-        anns.append(point if whole is None else _decided(point, whole.of_ann(structure, folder)))
+        right = point.decided[tried] if whole is None else whole.of_ann(structure, folder)
+        anns.append(_decided(point, right))
     snn = report.tried if whole is None else tuple(whole.of_snn(point) for point in report.tried)
     frontier = Frontier(snn, tuple(anns), report.leads, margin)
-    return replace(report, frontier=frontier, accuracy=compare(snn[0].decided, anns[0].decided, margin))
+    accuracy = report.accuracy if whole is None else compare(snn[0].decided, anns[0].decided, margin)
+    return replace(report, frontier=frontier, accuracy=accuracy)
 
 
 @dataclass(frozen=True)

@@ -120,7 +120,7 @@ def energy(
             say.warn(warning)
     show(report, say)
     if output is not None:
-        _write(report, output, say)
+        _write(report, output, source if opened.kind == RUN else None, say)
     return report
 
 
@@ -171,10 +171,13 @@ def _with_frontier(
     return with_frontier(report, source, twin, program, (images, labels), share, test)
 
 
-def _write(report: EnergyReport, output: Path, say: Console) -> None:
+def _write(report: EnergyReport, output: Path, run_dir: Path | None, say: Console) -> None:
     from stl_deploy.report.energy_page import page  # matplotlib
+    from stl_deploy.report.run_report import thresholds_of  # torch
+    from stl_deploy.training.checkpoint import load_network
 
-    html = page(report)  # first, so that no other file is written where it fails
+    thresholds = () if run_dir is None else tuple(thresholds_of(load_network(run_dir)[0]))
+    html = page(report, thresholds)  # first, so that no other file is written where it fails
     write_json(output / FILE, report.as_dict())
     write_text(output / CSV, layers_csv(report.as_dict()))
     write_json(output / NEUROBENCH, dict(report.neurobench))

@@ -10,7 +10,8 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from multiprocessing import get_context
 from os import cpu_count
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from stl_deploy import __version__
 from stl_deploy._util.console import QUIET, Console
 from stl_deploy._util.files import read_json, write_json
 from stl_deploy._util.lock import alone_in
@@ -211,13 +213,12 @@ def search(
                 f"{run_dir}: expected one label for each sample; found labels of each step, which no ANN of one pass "
                 "decides; cut the sequences into windows with one label each"
             )
-        for fold in range(FOLDS if data.train.groups is not None else 0):
-            fold_of(data, fold)  # too few groups are refused before any training
+        digests = [_digest(fold_of(data, fold)) for fold in range(FOLDS + 1)]  # refuses too few groups
         trials = list(plan(config))
         # spawned: a forked child would have torch's locks without the threads that release them
         own = executor or ProcessPoolExecutor(options.processes, mp_context=get_context("spawn"))
         with nullcontext(own) if executor else own as workers:
-            team = _Team(run_dir, workers, options.processes, end, say)
+            team = _Team(run_dir, config, digests, workers, options.processes, end, say)
             tasks = [(trial, fold) for trial in trials for fold in range(FOLDS)]
             team.train(tasks)
             whole = [trial for trial in trials if all((trial, fold) in team.done for fold in range(FOLDS))]
@@ -292,23 +293,46 @@ def _group_numbers(split: Split) -> torch.Tensor:
     return torch.arange(len(split)) if split.groups is None else split.groups
 
 
-class _Team:
-    """Trains and measures networks in parallel. done: the points of each trial's folds."""
+def _digest(data: Dataset) -> str:
+    """Return a hash of the samples of each split, in their order."""
+    hashed = sha256()
+    for split in (data.train, data.validation, data.test):
+        for values in (split.pixels, split.labels):
+            hashed.update(values.numpy().tobytes())
+    return hashed.hexdigest()
 
-    def __init__(self, run_dir: Path, workers: Executor, processes: int, end: float, say: Console) -> None:
-        self.run_dir, self.workers, self.processes, self.end, self.say = run_dir, workers, processes, end, say
-        self.cores = max(1, (cpu_count() or 1) // processes)
-        self.done: dict[tuple[Trial, int], list[Point]] = {}
+
+@dataclass
+class _Team:
+    """Trains and measures networks in parallel. done: the points of each trial's folds.
+
+    digests: of the data of each fold, and of the run's own.
+    """
+
+    run_dir: Path
+    base: RunConfig
+    digests: Sequence[str]
+    workers: Executor
+    processes: int
+    end: float
+    say: Console
+    done: dict[tuple[Trial, int], list[Point]] = field(default_factory=dict)
+
+    def folder(self, trial: Trial, fold: int) -> Path:
+        """Return the folder of a training: named by all that decides its result."""
+        decides = (__version__, trial.config(self.base, fold).model_dump_json(), self.digests[min(fold, FOLDS)])
+        return self.run_dir / FOLDER / trial.name / f"{fold}-{sha256(' '.join(decides).encode()).hexdigest()[:8]}"
 
     def train(self, tasks: Sequence[tuple[Trial, int]]) -> None:
         """Train and measure, unless it is done already; begin none after the time limit."""
         waiting, running = list(tasks), dict[Future[Path], tuple[Trial, int]]()
+        cores = max(1, (cpu_count() or 1) // self.processes)
         while waiting or running:
             while waiting and len(running) < self.processes:
                 trial, fold = task = waiting.pop(0)
-                folder = self.run_dir / FOLDER / trial.name / str(fold)
+                folder = self.folder(trial, fold)
                 if time.monotonic() < self.end or (folder / POINTS).is_file():
-                    running[self.workers.submit(carry_out, self.run_dir, trial, fold, folder, self.cores)] = task
+                    running[self.workers.submit(carry_out, self.run_dir, trial, fold, folder, cores)] = task
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 trial, fold = running.pop(future)
                 try:
@@ -379,13 +403,12 @@ def carry_out(base: Path, trial: Trial, fold: int, folder: Path, cores: int) -> 
     Returns its points' file. Runs in a process of its own, on this machine or another that sees the same files.
     """
     torch.set_num_threads(cores)
-    config = trial.config(load_config(base / CONFIG), fold)
-    is_trained = all((folder / name).is_file() for name in (MODEL, CONFIG)) and load_config(folder / CONFIG) == config
-    if is_trained and (folder / POINTS).is_file():
+    if (folder / POINTS).is_file():
         return folder / POINTS
+    config = trial.config(load_config(base / CONFIG), fold)
     data = fold_of(load_dataset(config.dataset), fold)
-    if not is_trained:
-        resume = (folder / CHECKPOINT).is_file() and load_config(folder / CONFIG) == config
+    if not (folder / MODEL).is_file():
+        resume = (folder / CHECKPOINT).is_file()
         fit(config, folder, resume=resume, overwrite=not resume, data=data, say=Console(quiet=True))
     points = _ann_points(folder, trial, data) if trial.mode == "ann" else _snn_points(folder, trial, data)
     rows = [point.as_dict() | {"right": "".join("01"[int(each)] for each in point.decided)} for point in points]

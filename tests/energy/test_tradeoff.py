@@ -25,7 +25,7 @@ from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.graph.program import Operand, Program, Reshape, Scale
 from stl_deploy.graph.readout import exit_steps, sureness
 from stl_deploy.graph.run import run
-from stl_deploy.pipeline.tradeoff import TradeoffPoint, ann_point, pareto_front, snn_point
+from stl_deploy.pipeline.tradeoff import TradeoffPoint, ann_point, changes, pareto_front, snn_point
 from stl_deploy.report.page.against_energy import render_pareto
 from stl_deploy.runs.candidates import read_tradeoff
 from stl_deploy.runs.configure import configure
@@ -242,6 +242,17 @@ def test_a_network_without_weights_has_nothing_to_weigh(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", x=np.ones((3, 5, 2), np.float32), y=np.zeros(5, np.int64))
     with pytest.raises(InputError, match="the network has no weights; there is nothing to weigh"):
         tradeoff([tmp_path / "if.nir"], tmp_path / "x.npz", dialect="spec", points_at=TradeoffOptions(over_steps=True))
+
+
+def test_labels_that_repeat_lose_no_class_where_samples_are_drawn() -> None:
+    """Every second sample of alternating labels was of one class: a network that always decides for it got 100 %."""
+    net = program(start((2,)), linear("a", "in", np.eye(2)))
+    labels = np.arange(1000) % 2
+    x = np.broadcast_to(f32([1, 0]), (2, 1000, 2))
+    whole, *fewer = changes(TradeoffPoint("always class 0", "", net, x, labels), None)
+    assert len(whole.decided) == 500
+    assert 0.45 < whole.accuracy < 0.55
+    assert all(np.array_equal(point.decided, whole.decided) for point in fewer)
 
 
 def test_names_on_the_page_are_escaped() -> None:

@@ -13,10 +13,12 @@ from stl_deploy.config.options import EnergyOptions
 from stl_deploy.energy import AnnTwin, measure_energy
 from stl_deploy.energy.models.grid import LAYER_BY_LAYER, quoted
 from stl_deploy.energy.models.ratios import number
+from stl_deploy.energy.models.sensitivity import with_state_bits
 from stl_deploy.energy.models.verdict import MOST_WORDS, Findings, range_of_ratios
 from stl_deploy.energy.paired import compare
 from stl_deploy.energy.prices.chip import OnChip
-from stl_deploy.energy.prices.price_list import middle
+from stl_deploy.energy.prices.load import load_prices
+from stl_deploy.energy.prices.price_list import leak_multiply, middle, state_multiply
 from stl_deploy.graph.program import Operand
 from stl_deploy.pipeline.energy import energy
 from stl_deploy.report.energy_page import page
@@ -110,8 +112,7 @@ def test_the_range_includes_models_beyond_the_grid() -> None:
     low, high = report.as_dict()["model_range"]["snn_over_ann_range"]
     assert low < cell.ratio or high > cell.ratio
     assert range_of_ratios(alone) == (min(low, cell.ratio), max(high, cell.ratio))
-    assert report.ratio_range is not None
-    assert " to ".join(map(number, report.ratio_range)) in report.spread
+    assert " to ".join(map(number, range_of_ratios(report._findings))) in report.spread
 
 
 def test_every_item_of_the_numbers_to_quote_is_in_the_json() -> None:
@@ -181,6 +182,14 @@ def test_the_first_row_of_the_sensitivity_is_as_quoted_and_one_assumption_moves_
     narrow, quote = rows["16-bit states of the SNN"]["streaming"], rows["as quoted"]["streaming"]
     assert narrow["snn_J"] < quote["snn_J"]
     assert narrow["ann_J"] == quote["ann_J"]
+
+
+def test_half_as_wide_states_halve_a_leak_and_quarter_a_product_of_states() -> None:
+    """A decay keeps its 12 bits."""
+    prices = load_prices("horowitz45_int8_acc32")
+    half = with_state_bits(prices, 16)
+    assert middle(leak_multiply(half).ends) == approx(middle(leak_multiply(prices).ends) / 2)
+    assert middle(state_multiply(half).ends) == approx(middle(state_multiply(prices).ends) / 4)
 
 
 def _place(data: dict[str, object]) -> dict[str, object]:
@@ -263,7 +272,7 @@ def test_a_twin_at_chance_is_no_ann_to_compare_with() -> None:
     lost = measure_energy(two_layers(), x, labels=labels, twin=with_twin(chance))
     assert lost.verdict.startswith("There is no ANN to compare with: the twin decides 55.00 % right, no better")
     assert " times its ANN twin" not in lost.verdict
-    assert (lost.ratio_range, lost.spread) == (None, "")
+    assert lost.spread == ""
     assert measure_energy(two_layers(), x, labels=labels, twin=with_twin(able)).verdict.startswith("The SNN costs ")
     few = measure_energy(two_layers(), x[:, :4], labels=labels[:4], twin=with_twin(chance[:4]))
     assert few.verdict.startswith("The SNN costs ")  # four samples show nothing of a twin

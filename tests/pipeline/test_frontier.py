@@ -192,3 +192,22 @@ def test_accuracies_are_compared_on_the_whole_test_split(small_run: RunResult, t
         assert [p.accuracy for p in here if p.margin is None] == [p.accuracy for p in there if p.margin is None]
     assert whole.accuracy == before.accuracy
     assert whole.frontier.ann[0].joules == pytest.approx(alone.frontier.ann[0].joules)
+
+
+def test_more_samples_than_are_tried_are_compared_on_those_drawn(small_run: RunResult, tmp_path: Path) -> None:
+    """The SNN's changes ran on 500 of them, the ANNs on all: numpy could not stack their decisions."""
+    kept = np.load(small_run.run_dir / "test.npz")
+    times = -(-600 // kept["x"].shape[1])
+    np.savez(tmp_path / "many.npz", x=np.tile(kept["x"], (1, times, 1, 1, 1)), y=np.tile(kept["y"], times))
+    report = energy(small_run.run_dir, tmp_path / "many.npz")
+    assert report.frontier is not None
+    assert {len(point.decided) for point in (*report.frontier.snn, *report.frontier.ann)} == {500}
+    assert report.accuracy is not None
+    assert report.accuracy.samples == times * kept["x"].shape[1]
+
+
+def test_the_page_of_a_run_shows_its_learned_thresholds(small_run: RunResult, tmp_path: Path) -> None:
+    kept = np.load(small_run.run_dir / "test.npz")
+    np.savez(tmp_path / "few.npz", x=kept["x"][:, :5], y=kept["y"][:5])
+    energy(small_run.run_dir, tmp_path / "few.npz", output=tmp_path / "out")
+    assert '<figure id="thresholds">' in (tmp_path / "out" / "energy.html").read_text()

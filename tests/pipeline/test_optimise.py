@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from stl_deploy._util.console import Console
 from stl_deploy.config.load import load_config
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.data import load_dataset
@@ -121,6 +122,30 @@ def test_folds_keep_groups_whole(tiny: RunConfig) -> None:
     )
 
 
+def test_a_result_of_other_folds_settings_or_releases_is_not_read(
+    tiny: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A search found before folds kept groups whole was continued with results of folds that part them."""
+    trial = Trial("stl", 2, 0.5, 0.0)
+
+    def folder(fold: int = 0, base: RunConfig = tiny, of_fold: str = "a") -> Path:
+        digests = [of_fold, *"bcd"]
+        return searching._Team(tmp_path, base, digests, ThreadPoolExecutor(1), 1, 0.0, Console(quiet=True)).folder(
+            trial, fold
+        )
+
+    data = load_dataset(tiny.dataset)
+    digests = {searching._digest(each) for each in (data, *(fold_of(data, fold) for fold in range(FOLDS)))}
+    assert len(digests) == FOLDS + 1
+    assert folder() == folder()
+    longer = tiny.with_values(train={"epochs": 77})
+    assert len({folder(), folder(1), folder(base=longer), folder(of_fold="e")}) == 4
+    assert folder(FOLDS).name != folder(FOLDS + 1).name
+    before = folder()
+    monkeypatch.setattr(searching, "__version__", "0")
+    assert folder() != before
+
+
 def test_folds_are_pooled_by_name() -> None:
     folds = [[at("a", "SNN", 900, 1.0), at("b", "SNN", 1, 1.0)], [at("a", "SNN", 800, 3.0)]]
     (found,) = pooled(folds)
@@ -196,9 +221,8 @@ def test_a_search_trains_both_sides_judges_once_and_goes_on_later(
     assert {len(p.decided) for p in found.listed} == {len(whole.train) + len(whole.validation)}
     assert found.judged is not None  # within 100 points, everything is
     best = found.best[found.leads]
-    final = [
-        read_points(folder / "optimise" / best.snn.name.partition(", e")[0] / str(FOLDS + k) / POINTS) for k in range(3)
-    ]
+    trained = folder / "optimise" / best.snn.name.partition(", e")[0]
+    final = [read_points(next(trained.glob(f"{FOLDS + k}-*")) / POINTS) for k in range(3)]
     assert {len(point.decided) for points in final for point in points} == {len(whole.test)}
     right = np.mean([p.accuracy for points in final for p in points if p.name == best.snn.name])
     assert found.judged.snn_accuracy == pytest.approx(right)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +20,19 @@ def test_both_frontiers_are_recomputed_from_raw_files(small_run: RunResult) -> N
     with pytest.raises(SystemExit) as stop:
         main([str(folder)])
     assert stop.value.code == 0
+
+
+def test_a_file_without_frontiers_is_answered_with_the_command_that_makes_them(
+    small_run: RunResult, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A ready-made run's energy.json has none: the answer was a KeyError."""
+    energy = json.loads((small_run.run_dir / "energy.json").read_text())
+    del energy["frontier"]
+    (tmp_path / "energy.json").write_text(json.dumps(energy))
+    with pytest.raises(SystemExit) as stop:
+        main([str(small_run.run_dir), str(tmp_path / "energy.json")])
+    assert stop.value.code == 2
+    assert f"stl-deploy energy {small_run.run_dir} --frontier -o OUT" in capsys.readouterr().err
 
 
 def test_the_simulated_interval_covers_what_it_says() -> None:

@@ -57,9 +57,11 @@ def against_energy(
         where = [_cost(p, flow) for p in front], [p["accuracy"] for p in front]
         ax.plot(*where, color=SERIES[kind == "ANN"], alpha=0.35, lw=2, drawstyle="steps-post")
         for p in front if len(front) <= _NAMED else ():
-            place = (5, 4) if kind == "ANN" else (5, -9)
-            name = _name(p, points)
-            ax.annotate(name, (_cost(p, flow), p["accuracy"]), place, textcoords="offset points", fontsize=7)
+            # towards the middle, and the two kinds on either side of their lines
+            side, ends = ("left", 5) if p in front[: len(front) // 2] else ("right", -5)
+            place = (ends, 4 if kind == "ANN" else -9)
+            at = (_cost(p, flow), p["accuracy"])
+            ax.annotate(_name(p, points), at, place, textcoords="offset points", fontsize=7, ha=side)
     modes = sorted({p["mode"] for p in points}, key=lambda mode: _COLOURS.get(mode, len(_COLOURS)))
     for mode in modes:
         kept = [p for p in points if p["mode"] == mode]
