@@ -84,7 +84,7 @@ def test_one_command_gives_counts_models_and_files(tmp_path: Path, capsys: pytes
 def test_a_page_that_fails_leaves_no_other_file(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, networks: int
 ) -> None:
-    def fails(report: object) -> str:
+    def fails(*contents: object) -> str:
         raise InputError("no page today")
 
     monkeypatch.setattr("stl_deploy.report.energy_page.page", fails)
