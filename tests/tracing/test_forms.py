@@ -144,6 +144,9 @@ def net_with(end: Callable[[nn.Module, Tensor], Tensor]) -> Net:
         ),
         (lambda head, y: head(y)[3:].softmax(-1).mean(0), "mean over time from step 3 on of each step's softmax"),
         (lambda head, y: functional.avg_pool1d(y.mean(0)[:, None], 4)[:, 0], "mean over time"),
+        (lambda head, y: head(y.max(0).values), "last over time"),
+        (lambda head, y: torch.tanh(head(y[-1])), "last over time"),
+        (lambda head, y: functional.relu(head(y.sum(0)) - 1), "last over time"),
     ],
 )
 def test_what_is_done_after_the_last_step(end: Callable[[nn.Module, Tensor], Tensor], readout: str) -> None:
@@ -152,6 +155,31 @@ def test_what_is_done_after_the_last_step(end: Callable[[nn.Module, Tensor], Ten
     net = stl.capture(model, x)
     assert str(net.readout) == readout
     np.testing.assert_allclose(net.simulate(x.numpy()).readout, model(x).detach().numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_an_actor_of_a_mean_over_its_own_steps_is_captured(tmp_path: Path) -> None:
+    """A population of spikes, its mean over time, a decoder for each action and tanh (Tang et al. 2020)."""
+
+    class Actor(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.enter, self.decoder = nn.Linear(6, 8), nn.Conv1d(2, 2, 4, groups=2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            v, total = torch.zeros(len(x), 8), torch.zeros(len(x), 8)
+            for _ in range(5):
+                v = 0.75 * v + self.enter(x)
+                s = (v > 0.5).float()
+                v = v * (1 - s)
+                total = total + s
+            return 0.5 * torch.tanh(self.decoder((total / 5).view(-1, 2, 4)).view(-1, 2))
+
+    model, x = Actor(), 2 * torch.randn(7, 6)
+    net = stl.capture(model, x, time="inside")
+    net.export(tmp_path / "net.onnx")
+    for each in (x, 3 * x[:4], torch.zeros(2, 6)):
+        np.testing.assert_allclose(net.simulate(each.numpy()).readout, model(each).detach().numpy(), atol=1e-6)
 
 
 def test_the_last_potential_of_our_own_integrator_is_read() -> None:
@@ -175,7 +203,6 @@ def test_the_last_potential_of_our_own_integrator_is_read() -> None:
     ("end", "reason"),
     [
         (lambda head, y: head(y[3:].sum(0)), "adds a bias once, after a sum over time of some steps"),
-        (lambda head, y: head(y.max(0).values), "after the last time step"),
         (lambda head, y: functional.relu(head(y.mean(0))), "after the last time step"),
     ],
 )

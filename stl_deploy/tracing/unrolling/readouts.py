@@ -69,11 +69,13 @@ def ending(flow: Flow, nodes: Nodes, steps: int, *, sums: bool = False, fixed: b
         raise no_input(steps)
     node, population = _votes(node, nodes)
     tail: list[Node] = []
-    last = node
+    last, bent = node, None
     while (found := _over_time(node, nodes, steps, sums) or _last_of(node, nodes, steps)) is None:
         inner = [node_of_step for node_of_step in node.inputs if not node_of_step.constant]
-        if node.name not in _AFFINE or len(inner) != 1:
-            raise _no_form(last if node.name in _AFFINE else node, steps)
+        if bent is None and node.name not in _AFFINE:
+            bent = node
+        if len(inner) != 1 or node.name in COMPARES:
+            raise _no_form(bent or last, steps)
         tail.append(node)
         node = inner[0]
     rule, taken = found
@@ -81,8 +83,10 @@ def ending(flow: Flow, nodes: Nodes, steps: int, *, sums: bool = False, fixed: b
     normalised = None if tail else _THEN.get(each[0].name)
     if normalised is not None:
         each = tuple(node.args[0] for node in each)
-    if tail and rule == "max":
-        raise _no_form(last)
+    if bent is not None or (tail and rule == "max"):
+        if start or (rule == "mean" and not fixed):
+            raise _no_form(bent or last)
+        return Ending(_so_far(rule, tail, each, nodes), Readout("last", population, then), None)
     # W·Σs + b has b once, but a graph that applies W·s + b in each step has it T times.
     if rule == "sum" and _shifts(tail):
         if fixed:
@@ -171,6 +175,19 @@ def _sums_from_bias(tail: list[Node], each: tuple[Node, ...], nodes: Nodes) -> t
     return tuple(sums)
 
 
+def _so_far(rule: OverTime, tail: list[Node], each: tuple[Node, ...], nodes: Nodes) -> tuple[Node, ...]:
+    """Return ``tail`` of the readout up to each step, of which the last step's is the model's: tanh(W mean(s))."""
+    name, call, first = "add", torch.ops.aten.add.Tensor, _zeros(each[0])
+    if rule == "max":
+        name, call, first = "maximum", torch.ops.aten.maximum.default, first + torch.finfo(first.dtype).min
+    total, made = nodes.constant(first), []
+    for term in each:
+        node = replace(term, name=name, call=call, args=(total, term), kwargs={}, pointwise=True, kept=None)
+        total = term if rule == "last" else nodes.make(node)
+        made.append(_at_step(tail, _times(total, 1 / len(each), nodes) if rule == "mean" else total, nodes))
+    return tuple(made)
+
+
 def _without_bias(node: Node, nodes: Nodes) -> Node:
     """Return an affine operation without what it adds; raises CaptureError where that is not one of its arguments."""
     if node.name == "addmm" and not node.kwargs:
@@ -196,7 +213,7 @@ def _tensor_or(value: Tensor, node: Node) -> Tensor:
     return value if node.tensor is None else node.tensor
 
 
-def _times(node: Node, factor: int, nodes: Nodes) -> Node:
+def _times(node: Node, factor: float, nodes: Nodes) -> Node:
     call = torch.ops.aten.mul.Tensor
     made = Node("mul", call, (node, float(factor)), {}, node.layout, node.dtype, node.place, pointwise=True)
     return nodes.make(made)
