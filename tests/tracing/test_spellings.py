@@ -555,6 +555,24 @@ def test_spikes_of_the_step_before_that_gate_start_as_a_graphs_do(
         stl.capture(Gated(1 - right, kept, read), x)
 
 
+@pytest.mark.parametrize(
+    ("kept", "read", "start"),
+    [
+        (_as_it_is, lambda s, p: s * p, 1.0),
+        (lambda q: 1 - q, lambda s, p: s * p, 0.0),
+        (lambda q: 1 - q, lambda s, p: s * (1 - p), 0.0),
+    ],
+)
+def test_spikes_that_start_otherwise_than_a_graphs_are_captured_with_cells(
+    kept: Callable[[Tensor], Tensor], read: Callable[[Tensor, Tensor], Tensor], start: float
+) -> None:
+    drawn = torch.Generator().manual_seed(1)
+    x = 3 * (torch.rand(7, 5, 6, generator=drawn) > 0.5).float()
+    unseen = 3 * (torch.rand(12, 4, 6, generator=drawn) > 0.5).float()
+    x[0] = 0
+    require_same(Gated(start, kept, read), x, unseen)
+
+
 @pytest.mark.parametrize("read", [lambda v: 3 * v, lambda v: v - 0.1, lambda v: 0.5 - v])
 def test_counts_of_a_potential_that_they_do_not_reset(read: Callable[[Tensor], Tensor]) -> None:
     """They are spikes of another neuron, which reads the potential; only what resets it must be its own count."""
