@@ -27,7 +27,7 @@ lint: $(VENV)/.dev ## style
 	$(BIN)/ruff format --check $(SOURCES)
 
 types: $(VENV)/.dev build/types ## type annotations, strictly
-	MYPYPATH=build/types $(BIN)/mypy -p stl_deploy
+	MYPYPATH=build/types $(BIN)/mypy -p stl_deploy -p benchmarks -p examples
 
 .PHONY: build/types
 build/types: # the package as one folder, as mypy and the site read it

@@ -48,7 +48,8 @@ def contenders(folder: Path) -> dict[str, Callable[[], Any]]:
         return np.stack([stream.step(now).y for now in x])
 
     layers = ProgramModule(program).eval()
-    dense, kernel = (torch.from_numpy(program.by_name[name].weight) for name in ("linear1", "conv2"))
+    weights: Any = program.by_name
+    dense, kernel = (torch.from_numpy(weights[name].weight) for name in ("linear1", "conv2"))
     spikes, maps = (tensor.new_ones(1, dense.shape[1]), tensor.new_ones(len(x), kernel.shape[1], 14, 14))
     calls: dict[str, Callable[[], Any]] = {
         ONE_CALL: lambda: network(tensor).numpy(),

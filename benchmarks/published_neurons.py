@@ -26,7 +26,7 @@ from stl_deploy.exporters.c.options import COptions
 from stl_deploy.exporters.onnx.export import export_onnx
 from stl_deploy.exporters.onnx.model import OnnxModel, OnnxStream
 from stl_deploy.graph.cell import Cell
-from stl_deploy.graph.run import Floats
+from stl_deploy.graph.program import Floats
 from tests.tracing.more_neurons import MORE
 from tests.tracing.neurons import KINDS, Net
 from tests.tracing.structures import IMAGES, STRUCTURES, X

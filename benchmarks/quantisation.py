@@ -22,6 +22,7 @@ from benchmarks.quantisation_report import markdown
 from stl_deploy._util.console import Console
 from stl_deploy._util.files import make_folder, read_json, sha256, write_json, write_text
 from stl_deploy._util.working import now_and_then
+from stl_deploy.config.run_options import QuantiseOptions
 from stl_deploy.errors import InputError, StlDeployError
 from stl_deploy.exporters.lava import environment
 from stl_deploy.exporters.netx.file import write_netx
@@ -33,7 +34,7 @@ from stl_deploy.runs.inputs import encode_split
 from stl_deploy.runs.source import open_program, open_source
 from stl_deploy.training.loop import pick_device
 from stl_deploy.training.run_files import MODEL
-from stl_deploy.verbs.quantising import CALIBRATION, TRAINED, QuantiseOptions, before_training, quantise
+from stl_deploy.verbs.quantising import CALIBRATION, TRAINED, before_training, quantise
 
 NAME = "quantisation"
 

@@ -31,13 +31,13 @@ from stl_deploy.energy.models.idle import EACH_STEP, dead, idle, without_ann
 from stl_deploy.energy.models.memory import NeuronMemory, TapMemory, memory_of
 from stl_deploy.energy.models.ratios import ByRule, Ratio, without_ratios
 from stl_deploy.energy.models.sensitivity import Sensitivity, sensitivity
-from stl_deploy.energy.models.verdict import CHIP, Findings, Idle, spread, verdict
+from stl_deploy.energy.models.verdict import CHIP, Findings, Idle, range_of_ratios, spread, verdict
 from stl_deploy.energy.paired import MARGIN, MetricScore, Paired, check_margin, compare
 from stl_deploy.energy.prices.bill import Priced
 from stl_deploy.energy.prices.chip import Checked
 from stl_deploy.energy.prices.joules import price
 from stl_deploy.energy.prices.machine import MachineEnergy
-from stl_deploy.energy.prices.price_list import PriceList
+from stl_deploy.energy.prices.price_list import PriceList, Range
 from stl_deploy.graph.cell import Cell
 from stl_deploy.graph.program import Input, Neuron, Program, feeders, is_spike_max_pool
 from stl_deploy.graph.readout import readout_of
@@ -124,6 +124,13 @@ class EnergyReport(ByRule):
     def spread(self) -> str:
         """One sentence: the range over every dataflow, list and model, and the break-even; "" if there is none."""
         return "" if self.idle or self.no_ann else spread(self._findings)
+
+    @property
+    def ratio_range(self) -> Range | None:
+        """Least and most SNN/ANN ratio over every dataflow, list and model, as `spread` prints; None without one."""
+        if self.idle or self.no_ann or quoted(self.comparisons) is None:
+            return None
+        return range_of_ratios(self._findings)
 
     @property
     def unpriced(self) -> list[dict[str, Any]]:

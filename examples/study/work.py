@@ -17,7 +17,8 @@ from stl_deploy._util.system import keep_large_buffers
 from stl_deploy.config.options import ThresholdForm
 from stl_deploy.config.schema import RunConfig
 from stl_deploy.data import load_dataset
-from stl_deploy.data.sources import Raw, cifar10, fashion_mnist, mnist
+from stl_deploy.data.raw import Raw
+from stl_deploy.data.sources import cifar10, fashion_mnist, mnist
 from stl_deploy.energy.measure import EnergyReport, measure_energy
 from stl_deploy.energy.models.grid import quoted
 from stl_deploy.energy.prices.price_list import middle

@@ -21,7 +21,7 @@ from stl_deploy.runs.folded_run import fold_run
 from stl_deploy.runs.inputs import encode_split
 from stl_deploy.runs.source import open_program, open_source
 from stl_deploy.runs.train import train
-from stl_deploy.training.run_folder import MODEL
+from stl_deploy.training.run_files import MODEL
 from stl_deploy.verbs.artifacts import export
 
 
