@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from stl_deploy._util.units import with_unit
 from stl_deploy.energy.context import AnnTwin
 from stl_deploy.energy.counts.reads import driven_by_input
 from stl_deploy.energy.counts.record import Counts
@@ -102,7 +103,17 @@ class Equal:
     def text(self) -> str:
         """The ratio and its range."""
         low, high = (number(end) for end in self.interval)
-        return f"{number(self.ratio)} times ({low} to {high}) {self.flow.replace('_', ' ')}"
+        return f"{number(self.ratio)} times ({low} to {high})"
+
+    @property
+    def verdict(self) -> str:
+        """One sentence: whether the whole range is on one side of 1, in which dataflow, beside which ANN."""
+        low, high = self.interval
+        says = "it is undecided whether the SNN costs less"
+        if high < 1 or low > 1:
+            says = f"the SNN costs {'less' if high < 1 else 'more'}"
+        opponent = "cheapest ANN of equal accuracy" if self.ann.accuracy >= self.snn.accuracy else "most accurate ANN"
+        return f"{self.flow.replace('_', ' ').capitalize()} {says}: {self.text} the {opponent}."
 
     @property
     def chosen(self) -> str:
@@ -168,16 +179,18 @@ class Advice:
     @property
     def text(self) -> str:
         """One or two sentences."""
-        take = f" Width, thresholds and counts take training: '{self.training}'." if self.training else ""
+        take = f" Other widths, thresholds and counts need training: '{self.training}'." if self.training else ""
         if self.point is None or self.ratio is None:
             return f"Neither fewer steps nor an early exit costs less at this accuracy.{take}"
         flow = "streaming" if self.point.layer_by_layer_J is None else self.flow.replace("_", " ")
-        before = f"instead of {number(self.before.cost(self.flow) / self.ann_J)}"
+        takes, took = (with_unit(point.cost(self.flow), "J") for point in (self.point, self.before))
+        ratios = f"{number(self.ratio)} instead of {number(self.before.cost(self.flow) / self.ann_J)} times"
         accuracy = f"{percent(self.point.accuracy)} against {percent(self.before.accuracy)}"
-        how = f": '{self.command}'." if self.command else "."
+        how = f"; shown by '{self.command}'." if self.command else "."
         tried = f"{self.point.name} in place of {self.before.name}"
-        change = f"Cheapest change tried: {tried}, {number(self.ratio)} times the ANN twin {flow}"
-        return f"{change} {before} (modelled), at {accuracy} (measured, {len(self.before.decided)} samples){how}{take}"
+        change = f"Cheapest change tried: {tried} takes {takes} an inference in place of {took} {flow}"
+        twin = f"{ratios} the ANN twin of the same width; modelled"
+        return f"{change} ({twin}), at {accuracy} (measured, {len(self.before.decided)} samples){how}{take}"
 
     def as_dict(self) -> dict[str, Any]:
         """Return the energy JSON's ``advice``."""
@@ -221,10 +234,16 @@ class Frontier:
         return {flow: equal for flow in flows if (equal := best_of(kept, self.ann, flow)) is not None}
 
     @property
-    def text(self) -> str:
-        """One sentence."""
-        first, second = (f"{equal.text} ({equal.chosen})" for equal in self.at_equal_accuracy.values())
-        return f"Against the cheapest ANN of equal accuracy the SNN costs {first} and {second}."
+    def sentences(self) -> tuple[str, str]:
+        """The verdict in the dataflow that leads; its two networks, and the ratio in the other dataflow."""
+        first, other = self.at_equal_accuracy.values()
+        snn, ann = (
+            f"{point.name} ({with_unit(point.cost(first.flow), 'J')}, {percent(point.accuracy)})"
+            for point in (first.snn, first.ann)
+        )
+        samples = f"Range: 95 %, over {len(self.snn[0].decided)} samples"
+        beside = f"{other.flow.replace('_', ' ').capitalize()} ({other.chosen}): {other.text}"
+        return first.verdict, f"The SNN: {snn}; the ANN: {ann}. {samples}. {beside}."
 
     def as_dict(self) -> dict[str, Any]:
         """Return the energy JSON's ``frontier``."""
@@ -234,7 +253,7 @@ class Frontier:
             "samples": len(self.snn[0].decided),
             "leads": self.leads,
             "at_equal_accuracy": {flow: equal.as_dict() for flow, equal in self.at_equal_accuracy.items()},
-            "text": self.text,
+            "text": " ".join(self.sentences),
             "label": "modelled",
         }
 

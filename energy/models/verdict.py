@@ -82,10 +82,16 @@ def verdict(findings: Findings) -> list[str]:
         sentences = [_dead(findings), findings.no_ann, priced]
     else:
         pair = [streaming, batched] if findings.leads == QUOTED else [batched, streaming]
-        at_equal = "" if findings.frontier is None else findings.frontier.text
+        at_equal = () if findings.frontier is None else findings.frontier.sentences
         accuracy = "" if findings.accuracy is None else findings.accuracy.text
         compared = accuracy or ("" if at_equal else spread(findings))
-        sentences = [_dead(findings), at_equal, both_numbers(*pair), _of_frames(streaming, findings), compared]
+        sentences = [
+            _dead(findings),
+            *at_equal,
+            both_numbers(*pair, findings.frontier),
+            _of_frames(streaming, findings),
+            compared,
+        ]
     return [sentence for sentence in (*sentences, on_chip(findings)) if sentence]
 
 
@@ -101,13 +107,15 @@ def _dead(findings: Findings) -> str:
 _FLOWS = {QUOTED: ("streaming", "step"), LAYER_BY_LAYER: ("layer by layer", "inference")}
 
 
-def both_numbers(first: Ratio, second: Ratio) -> str:
+def both_numbers(first: Ratio, second: Ratio, frontier: Frontier | None = None) -> str:
     """Return the two numbers to quote, the one that fits the input first, and their assumptions."""
+    # beside a frontier, which chooses its own SNN, "the SNN" needs a name
+    snn = "The SNN" if frontier is None else f"The SNN as it is, {frontier.snn[0].name},"
     zeros = ", the ANN's zeros skipped" if first.ann_zeros == "skipped" else ", the ANN dense"
     shown = [(number(cell.ratio), *_FLOWS[cell.flow]) for cell in (first, second) if cell.flow is not None]
     (leads, flow, often), (follows, other_flow, other_often) = shown
     return (
-        f"The SNN costs {leads} times its ANN twin {flow} (weights once per {often}) and {follows} times {other_flow} "
+        f"{snn} costs {leads} times its ANN twin {flow} (weights once per {often}) and {follows} times {other_flow} "
         f"(once per {other_often}); modelled, int8, 45 nm{zeros}."
     )
 

@@ -196,7 +196,8 @@ class Optimised:
 def _in_words(equal: Equal) -> str:
     kind = "cheapest equal ANN" if equal.ann.accuracy >= equal.snn.accuracy else "most accurate ANN"
     snn, ann = (f"{p.name}, {percent(p.accuracy)}" for p in (equal.snn, equal.ann))
-    return f"({snn}) costs {equal.text} the {kind} ({ann}), modelled; accuracies by cross-validation"
+    flow = equal.flow.replace("_", " ")
+    return f"({snn}) costs {equal.text} the {kind} ({ann}) {flow}, modelled; accuracies by cross-validation"
 
 
 def search(

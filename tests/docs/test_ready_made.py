@@ -40,7 +40,7 @@ def test_both_numbers_of_the_ready_made_digits() -> None:
     energy = pretrained.card("digits").energy
     both = number(energy.quoted.snn_over_ann), number(energy.quoted_layer_by_layer.snn_over_ann)
     assert "{} times streaming and {} times layer by layer".format(*both) in _page("docs/limits.md")
-    verdict = "The SNN costs {1} times its ANN twin layer by layer (weights once per inference) and {0} times streaming"
+    verdict = "T = 4, costs {1} times its ANN twin layer by layer (weights once per inference) and {0} times streaming"
     assert verdict.format(*both) in _page("docs/energy.md").replace("> ", "")
 
 

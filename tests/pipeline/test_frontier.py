@@ -65,7 +65,7 @@ def test_a_run_compares_with_narrower_anns(small_run: RunResult) -> None:
     assert again.frontier.as_dict() == frontier
     table = (folder / "report.html").read_text().partition('id="tradeoff-table"')[2].partition("</table>")[0]
     assert len(re.findall(r"<th scope=\"row\">", table)) == len(frontier["snn"]) + len(points)
-    assert data["headline"] == frontier["text"]
+    assert frontier["text"].startswith(data["headline"])
 
 
 def test_kept_anns_are_not_trained_again(small_run: RunResult) -> None:
@@ -132,16 +132,27 @@ def test_both_sides_choose() -> None:
     assert [(each.snn.name, each.ann.name, each.ratio) for each in equal.values()] == [("T = 2", "twin", 1.0)] * 2
     wider = Frontier(snn, ANNS, "layer_by_layer", 0.05).at_equal_accuracy["streaming"]
     assert (wider.snn.name, wider.ann.name, wider.ratio) == ("T = 1", "half", 0.1)
-    assert len(frontier.text.split()) <= MOST_WORDS
+    assert all(len(sentence.split()) <= MOST_WORDS for sentence in frontier.sentences)
 
 
 def test_each_ratio_at_equal_accuracy_names_its_own_snn() -> None:
     """An early exit may be cheapest streaming while fewer steps are layer by layer; and no ANN may be as accurate."""
     snn = (at("T = 4", "SNN", 979, 8.0, 6.0), at("T = 2", "SNN", 976, 4.0, 2.0), at("exit", "SNN", 976, 3.0))
-    text = Frontier(snn, ANNS, "layer_by_layer", 0.005).text
-    assert text.index("layer by layer (T = 2)") < text.index("streaming (exit)")
-    behind = Frontier((at("T = 4", "SNN", 990, 8.0, 6.0),), ANNS, "streaming", 0.005).text
-    assert behind.count("T = 4; no ANN as accurate") == 2
+    headline, networks = Frontier(snn, ANNS, "layer_by_layer", 0.005).sentences
+    assert headline.startswith("Layer by layer ")
+    assert networks.index("The SNN: T = 2 (2 J, 97.60 %)") < networks.index("Streaming (exit)")
+    headline, networks = Frontier((at("T = 4", "SNN", 990, 8.0, 6.0),), ANNS, "streaming", 0.005).sentences
+    assert headline.endswith("the most accurate ANN.")
+    assert "T = 4; no ANN as accurate" in networks
+
+
+@pytest.mark.parametrize(
+    ("interval", "says"),
+    [((0.5, 0.9), "the SNN costs less"), ((0.5, 1.0), "undecided"), ((1.1, 2.0), "the SNN costs more")],
+)
+def test_the_headline_says_what_the_whole_range_says(interval: tuple[float, float], says: str) -> None:
+    equal = against_equal_ann(at("a", "SNN", 970, 2.0, 3.0), ANNS, "layer_by_layer")
+    assert says in replace(equal, interval=interval).verdict
 
 
 def test_advice_is_the_cheapest_change_that_keeps_the_accuracy() -> None:

@@ -57,11 +57,9 @@ def against_energy(
         where = [_cost(p, flow) for p in front], [p["accuracy"] for p in front]
         ax.plot(*where, color=SERIES[kind == "ANN"], alpha=0.35, lw=2, drawstyle="steps-post")
         for p in front if len(front) <= _NAMED else ():
-            # towards the middle, and the two kinds on either side of their lines
-            side, ends = ("left", 5) if p in front[: len(front) // 2] else ("right", -5)
-            place = (ends, 4 if kind == "ANN" else -9)
+            place = (0, 7 if kind == "ANN" else -13)  # the two kinds on either side of their lines
             at = (_cost(p, flow), p["accuracy"])
-            ax.annotate(_name(p, points), at, place, textcoords="offset points", fontsize=7, ha=side)
+            ax.annotate(_name(p, points), at, place, textcoords="offset points", fontsize=7, ha="center")
     modes = sorted({p["mode"] for p in points}, key=lambda mode: _COLOURS.get(mode, len(_COLOURS)))
     for mode in modes:
         kept = [p for p in points if p["mode"] == mode]

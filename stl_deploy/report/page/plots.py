@@ -228,6 +228,8 @@ def _conventions(rows: Rows) -> Figure:
 
 _KINDS = {"weights": "weights", "states": "states", "operations": "operations", "transient": "events, activations"}
 """Kinds of an item of energy, and their names in a figure."""
+_COLOURS = dict(zip(_KINDS, SERIES[2:], strict=True))
+"""Of each kind; the first two colours are the SNN's and the ANN's."""
 _MOST_LAYERS = 6
 
 
@@ -253,9 +255,10 @@ def dominating(terms: Rows) -> Figure:
     ax.set_xlim(0, ax.get_xlim()[1] * 1.25)
     ax.xaxis.set_major_locator(MaxNLocator(5))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: joules(value)))
-    ax.set_xlabel("energy of one inference; pale: the ANN twin")
+    ax.set_xlabel("energy of one inference; solid: this network, pale: its ANN twin")
     ax.invert_yaxis()
-    handles = [Patch(color=colour, label=kind) for colour, kind in zip(SERIES, _KINDS.values(), strict=False)]
+    drawn = {term["kind"] for term in terms if term["joules"]}
+    handles = [Patch(color=_COLOURS[kind], label=name) for kind, name in _KINDS.items() if kind in drawn]
     figure.legend(handles=handles, loc="outside upper left", ncols=len(handles), fontsize=7)
     return figure
 
@@ -267,7 +270,7 @@ def _dearer_side(terms: Rows, layer: str) -> float:
 
 def _stack(ax: Axes, at: float, side: str, terms: Rows, *, strength: float) -> None:
     end = 0.0
-    for colour, kind in zip(SERIES, _KINDS, strict=False):
+    for kind, colour in _COLOURS.items():
         part = sum(term["joules"] for term in terms if (term["side"], term["kind"]) == (side, kind))
         ax.barh(at, part, left=end, height=0.34, color=to_rgba(colour, strength))
         end += part

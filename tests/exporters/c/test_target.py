@@ -412,17 +412,17 @@ def test_limits_of_memory(measured: int | None, tmp_path: Path, monkeypatch: pyt
     assert not (tmp_path / "tight").exists()
 
 
-def many_filters(layers: int) -> IntegerGraph:
-    """Layers of 12 filtered neurons, each with decays of its own: a function each."""
-    nodes: list[Any] = [IntegerInput(name="in", shape=(12,), operands=(), low=0, high=1, scale=1.0)]
+def many_filters(layers: int, *, size: int = 12, own: int = 1) -> IntegerGraph:
+    """Layers of filtered neurons, each with decays of its own and thus a function of its own; own=0: one for all."""
+    nodes: list[Any] = [IntegerInput(name="in", shape=(size,), operands=(), low=0, high=1, scale=1.0)]
     for i in range(layers):
-        weight = RNG(i).integers(-60, 60, (12, 12)).astype(np.int32)
+        weight = RNG(i).integers(-60, 60, (size, size)).astype(np.int32)
         nodes.append(
-            DenseNode(name=f"d{i}", shape=(12,), operands=(Operand(nodes[-1].name),), weight=weight, bias=None)
+            DenseNode(name=f"d{i}", shape=(size,), operands=(Operand(nodes[-1].name),), weight=weight, bias=None)
         )
-        neuron = IntegerNeuron(v_decay=1000 + i, i_decay=500 + i, threshold=np.full((), 30, np.int32))
-        nodes.append(IntegerLIF(name=f"l{i}", shape=(12,), operands=(Operand(f"d{i}"),), neuron=neuron, bias=None))
-    nodes.append(IntegerOutput(name="out", shape=(12,), operands=(Operand(nodes[-1].name),), unit=1.0))
+        neuron = IntegerNeuron(v_decay=1000 + own * i, i_decay=500 + own * i, threshold=np.full((), 30, np.int32))
+        nodes.append(IntegerLIF(name=f"l{i}", shape=(size,), operands=(Operand(f"d{i}"),), neuron=neuron, bias=None))
+    nodes.append(IntegerOutput(name="out", shape=(size,), operands=(Operand(nodes[-1].name),), unit=1.0))
     return IntegerGraph(tuple(nodes), WIDE)
 
 
@@ -435,6 +435,9 @@ def test_without_a_cross_compiler_code_is_estimated_by_kinds_of_layers(
     measured = code_size(render_plan(plan, About()), "net")
     assert measured is None or 0.9 * measured < estimated_code(plan) < 1.3 * measured
     assert estimated_code(make_plan(many_filters(1))) < 8 * 1024
+    shared = make_plan(many_filters(30, size=4, own=0))
+    measured = code_size(render_plan(shared, About()), "net")
+    assert measured is None or 0.9 * measured < estimated_code(shared) < 1.3 * measured
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UnsupportedError, match="an estimate"):
         write_folder(graph, About(), tmp_path / "c", flash=plan.flash + 30 * 1024, ram=None)
