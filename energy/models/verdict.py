@@ -88,7 +88,7 @@ def verdict(findings: Findings) -> list[str]:
         sentences = [
             _dead(findings),
             *at_equal,
-            both_numbers(*pair, findings.frontier),
+            both_numbers(*pair, frontier=findings.frontier),
             _of_frames(streaming, findings),
             compared,
         ]
