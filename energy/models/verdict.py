@@ -81,14 +81,14 @@ def verdict(findings: Findings) -> list[str]:
         )
         sentences = [_dead(findings), findings.no_ann, priced]
     else:
-        pair = [streaming, batched] if findings.leads == QUOTED else [batched, streaming]
+        first, second = (streaming, batched) if findings.leads == QUOTED else (batched, streaming)
         at_equal = () if findings.frontier is None else findings.frontier.sentences
         accuracy = "" if findings.accuracy is None else findings.accuracy.text
         compared = accuracy or ("" if at_equal else spread(findings))
         sentences = [
             _dead(findings),
             *at_equal,
-            both_numbers(*pair, frontier=findings.frontier),
+            both_numbers(first, second, findings.frontier),
             _of_frames(streaming, findings),
             compared,
         ]
