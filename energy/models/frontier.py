@@ -107,18 +107,18 @@ class Equal:
 
     @property
     def verdict(self) -> str:
-        """One sentence: whether the whole range is on one side of 1, in which dataflow, beside which ANN."""
+        """One sentence: whether the whole range lies on one side of 1."""
         low, high = self.interval
-        says = "it is undecided whether the SNN costs less"
+        says = "it is undecided whether the SNN ({}) costs less"
         if high < 1 or low > 1:
-            says = f"the SNN costs {'less' if high < 1 else 'more'}"
-        opponent = "cheapest ANN of equal accuracy" if self.ann.accuracy >= self.snn.accuracy else "most accurate ANN"
-        return f"{self.flow.replace('_', ' ').capitalize()} {says}: {self.text} the {opponent}."
+            says = f"the SNN ({{}}) costs {'less' if high < 1 else 'more'}"
+        flow = self.flow.replace("_", " ").capitalize()
+        return f"{flow} {says.format(self.snn.name)}: {self.text} the {self.opponent}."
 
     @property
-    def chosen(self) -> str:
-        """The SNN's name, and whether no ANN measured as accurate."""
-        return self.snn.name if self.ann.accuracy >= self.snn.accuracy else f"{self.snn.name}; no ANN as accurate"
+    def opponent(self) -> str:
+        """The ANN's rank, in words."""
+        return "cheapest ANN of equal accuracy" if self.ann.accuracy >= self.snn.accuracy else "most accurate ANN"
 
     def as_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dict."""
@@ -238,12 +238,12 @@ class Frontier:
         """The verdict in the dataflow that leads; its two networks, and the ratio in the other dataflow."""
         first, other = self.at_equal_accuracy.values()
         snn, ann = (
-            f"{point.name} ({with_unit(point.cost(first.flow), 'J')}, {percent(point.accuracy)})"
-            for point in (first.snn, first.ann)
+            f"{with_unit(point.cost(first.flow), 'J')}, {percent(point.accuracy)}" for point in (first.snn, first.ann)
         )
-        samples = f"Range: 95 %, over {len(self.snn[0].decided)} samples"
-        beside = f"{other.flow.replace('_', ' ').capitalize()} ({other.chosen}): {other.text}"
-        return first.verdict, f"The SNN: {snn}; the ANN: {ann}. {samples}. {beside}."
+        networks = f"The SNN: {snn}; the ANN, {first.ann.name}: {ann}"
+        samples = f"Range: 95 %, over {len(self.snn[0].decided)} samples, energies as modelled"
+        beside = f"{other.flow.replace('_', ' ').capitalize()} ({other.snn.name}): {other.text} the {other.opponent}"
+        return first.verdict, f"{networks}. {samples}. {beside}."
 
     def as_dict(self) -> dict[str, Any]:
         """Return the energy JSON's ``frontier``."""

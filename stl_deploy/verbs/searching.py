@@ -194,10 +194,9 @@ class Optimised:
 
 
 def _in_words(equal: Equal) -> str:
-    kind = "cheapest equal ANN" if equal.ann.accuracy >= equal.snn.accuracy else "most accurate ANN"
     snn, ann = (f"{p.name}, {percent(p.accuracy)}" for p in (equal.snn, equal.ann))
     flow = equal.flow.replace("_", " ")
-    return f"({snn}) costs {equal.text} the {kind} ({ann}) {flow}, modelled; accuracies by cross-validation"
+    return f"({snn}) costs {equal.text} the {equal.opponent} ({ann}) {flow}, modelled; accuracies by cross-validation"
 
 
 def search(
