@@ -190,7 +190,7 @@ class Shortcut(nn.Module):
 
 
 class SpyTorch(nn.Module):
-    """As in SpyTorch's tutorial: einsum, a current and a potential that act a step late, the largest potential."""
+    """As in SpyTorch's tutorials: einsum, a current and a potential that act a step late, behind the start's value."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -203,11 +203,22 @@ class SpyTorch(nn.Module):
             spikes.append((mem - 0.3 > 0).float())
             syn, mem = 0.8 * syn + currents[:, t], (0.9 * mem + syn) * (1 - spikes[-1])
         currents = torch.einsum("abc,cd->abd", torch.stack(spikes, 1), self.second)
-        flt, out, found = torch.zeros(len(x), 4), torch.zeros(len(x), 4), []
+        flt, out = torch.zeros(len(x), 4), torch.zeros(len(x), 4)
+        outputs = [out]
         for t in range(x.shape[1]):
             flt, out = 0.8 * flt + currents[:, t], 0.9 * out + flt
-            found.append(out)
-        return torch.stack(found, 1)
+            outputs.append(out)
+        return self.end(torch.stack(outputs, 1))
+
+    def end(self, outputs: Tensor) -> Tensor:
+        return outputs[:, 1:]
+
+
+class Largest(SpyTorch):
+    """The largest potential of the start and of all steps, as SpyTorch's tutorials train it."""
+
+    def end(self, outputs: Tensor) -> Tensor:
+        return outputs.max(1).values
 
 
 class WrittenInPlace(nn.Module):
@@ -304,6 +315,16 @@ def test_the_graph_does_what_the_module_does(make: Callable[[], nn.Module], time
     if time == "second":
         expected = expected.transpose(0, 1)
     np.testing.assert_allclose(net.simulate(unseen).y, expected, atol=1e-6)
+
+
+def test_a_maximum_over_the_start_and_all_steps() -> None:
+    torch.manual_seed(4)
+    model = Largest()
+    net = stl.capture(model, torch.rand(3, 8, 10).round(), time="second")
+    for x in (torch.rand(3, 8, 10).round(), torch.zeros(2, 12, 10)):
+        expected = model(x).detach()
+        assert bool((expected == 0).any())  # all potentials of some outputs are below the start's
+        np.testing.assert_allclose(net.simulate(x).readout, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("output", ["spikes", 1])

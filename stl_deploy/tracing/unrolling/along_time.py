@@ -115,7 +115,8 @@ def _are_steps(unroller: Unroller, op: Op, flows: Sequence[Flow]) -> bool:
     of_one_step = len(nodes) > 1 and len(latest) == 1 and max(latest) >= 0 and not any(follow)
     if of_one_step or any(flow.timed for flow in flows):
         return False
-    if len(flows) == unroller.steps:
+    started = flows[0].constant and len(nodes) > 1 and all(follow)  # outputs = [start], and one of each step
+    if len(flows) - unroller.steps in (0, started):
         return True
     in_front = op.name == "stack" and (*op.args[1:], op.kwargs.get("dim", 0))[0] == 0
     if in_front and len(nodes) == len(flows) < unroller.steps and all(follow):
@@ -129,9 +130,13 @@ def _are_steps(unroller: Unroller, op: Op, flows: Sequence[Flow]) -> bool:
     return False
 
 
+def _model(flows: Sequence[Flow]) -> Flow:
+    """Return the flow whose layout the others take: one with time, else a signal."""
+    return max(flows, key=lambda flow: (flow.timed, not flow.constant))
+
+
 def _joined_in_time(unroller: Unroller, op: Op, flows: Sequence[Flow], dim: int) -> Flow:
-    signals = [flow for flow in flows if not flow.constant]
-    model = next((flow for flow in flows if flow.timed), (signals or flows)[0])
+    model = _model(flows)
     layout = (*model.layout[:dim], (TIME,), *model.layout[dim + 1 :])
     steps = [_steps_of(unroller, op, flow, layout, dim) for flow in flows]
     return Flow(tuple(node for nodes in steps for node in nodes), layout)
@@ -149,9 +154,8 @@ def _joined_along(unroller: Unroller, op: Op, flows: Sequence[Flow], dim: int) -
     """Flows concatenated along an axis that holds neither time nor samples."""
     if any(isinstance(factor, str) for flow in flows for factor in flow.layout[dim]):
         raise refuse("samples or time steps are concatenated with something else", op)
-    signals = [flow for flow in flows if not flow.constant]
-    model = next((flow for flow in flows if flow.timed), (signals or flows)[0])
-    if any(flow.timed != model.timed for flow in signals):
+    model = _model(flows)
+    if any(flow.timed != model.timed for flow in flows if not flow.constant):
         raise refuse("a value without time is concatenated with one that has it; give both a time axis", op)
     layout = tuple((op.outputs[0].shape[dim],) if i == dim else d for i, d in enumerate(model.layout))
     axis = dim - sum(d == (TIME,) for d in layout[:dim])

@@ -79,23 +79,26 @@ def ending(flow: Flow, nodes: Nodes, steps: int, *, sums: bool = False, fixed: b
         tail.append(node)
         node = inner[0]
     rule, taken = found
+    first = None
+    if rule == "max" and len(taken) == steps + 1 and taken[0].constant:  # outputs = [start], and one of each step
+        first, taken = taken[0], taken[1:]
     each, start = _all_steps(taken, nodes, steps)
     normalised = None if tail else _THEN.get(each[0].name)
     if normalised is not None:
         each = tuple(node.args[0] for node in each)
-    if bent is not None or (tail and rule == "max"):
+    if bent is not None or first is not None or (tail and rule == "max"):
         if start or (rule == "mean" and not fixed):
             raise _no_form(bent or last)
-        return Ending(_so_far(rule, tail, each, nodes), Readout("last", population, then), None)
+        return Ending(_so_far(rule, tail, each, nodes, first), Readout("last", population, then), None)
     # W·Σs + b has b once, but a graph that applies W·s + b in each step has it T times.
     if rule == "sum" and _shifts(tail):
         if fixed:
             rule, each = "mean", tuple(_times(term, len(taken), nodes) for term in each)
         elif start or normalised:
-            raise CaptureError(
-                f"'{last.called}'{in_module(last.place)} adds a bias once, after a sum over time of some steps, or of "
-                "each step's softmax; take the mean in place of the sum, or leave the bias out",
-                line=last.place.line,
+            raise _refused(
+                last,
+                "adds a bias once, after a sum over time of some steps, or of each step's softmax; take the mean in "
+                "place of the sum, or leave the bias out",
             )
         else:
             return Ending(_sums_from_bias(tail, each, nodes), Readout("last", population, then), None)
@@ -175,12 +178,14 @@ def _sums_from_bias(tail: list[Node], each: tuple[Node, ...], nodes: Nodes) -> t
     return tuple(sums)
 
 
-def _so_far(rule: OverTime, tail: list[Node], each: tuple[Node, ...], nodes: Nodes) -> tuple[Node, ...]:
+def _so_far(
+    rule: OverTime, tail: list[Node], each: tuple[Node, ...], nodes: Nodes, first: Node | None
+) -> tuple[Node, ...]:
     """Return ``tail`` of the readout up to each step, of which the last step's is the model's: tanh(W mean(s))."""
-    name, call, first = "add", torch.ops.aten.add.Tensor, _zeros(each[0])
+    name, call, none = "add", torch.ops.aten.add.Tensor, _zeros(each[0])
     if rule == "max":
-        name, call, first = "maximum", torch.ops.aten.maximum.default, first + torch.finfo(first.dtype).min
-    total, made = nodes.constant(first), []
+        name, call, none = "maximum", torch.ops.aten.maximum.default, none + torch.finfo(none.dtype).min
+    total, made = first or nodes.constant(none), []
     for term in each:
         node = replace(term, name=name, call=call, args=(total, term), kwargs={}, pointwise=True, kept=None)
         total = term if rule == "last" else nodes.make(node)
@@ -324,13 +329,16 @@ def _last_of(last: Node, nodes: Nodes, steps: int) -> tuple[OverTime, tuple[Node
 
 def _no_form(node: Node, steps: int = 0) -> CaptureError:
     if node.name in COMPARES and 0 <= node.latest < steps - 1:
-        return CaptureError(
-            f"'{node.called}'{in_module(node.place)} is the output, of another step than the last (delayed spikes?); "
-            "return every step, [T, B, ...], and take the last of those",
-            line=node.place.line,
+        return _refused(
+            node,
+            "is the output, of another step than the last (delayed spikes?); return every step, [T, B, ...], and take "
+            "the last of those",
         )
-    return CaptureError(
-        f"'{node.called}'{in_module(node.place)} after the last time step has no form in a graph; return what it "
-        "reads, [T, B, ...], and apply it to that",
-        line=node.place.line,
+    return _refused(
+        node,
+        "after the last time step has no form in a graph; return what it reads, [T, B, ...], and apply it to that",
     )
+
+
+def _refused(node: Node, reason: str) -> CaptureError:
+    return CaptureError(f"'{node.called}'{in_module(node.place)} {reason}", line=node.place.line)
