@@ -199,13 +199,13 @@ _BESIDES = (
 """Results beside the table."""
 _WHOLE = (
     "",
-    "Measured on two cores that other work kept busy (load 8 to 15), so that times are upper bounds: each process used",
-    "39 to 108 s of one core in all. Capture, ONNX and energy took at most 7.5 GB; C of Spike-driven Transformer V1",
-    "took 12.9 GB. Where one spike falls on the other side of its threshold by rounding, it moves later ones: so",
-    "346,257 of 10,420,224 spikes of V2 differ end to end, and 3 where each layer gets the same spikes; outputs follow",
-    "(*apart*). SpikeYOLO's blocks differ on fresh input, too: 124,935 of 19,660,800 counts, 9 by layer, at most 10",
-    "units in the last place from where they round. They have 0.5 M weights here; the published 13 M and 23 M were not",
-    "run.",
+    "Measured on two cores that other work kept busy (load 6), so that times are upper bounds: capture took 38 to",
+    "149 s, ONNX 3 to 12 s, energy 2 to 6 s and at most 7.6 GB; each process used 37 to 86 s of one core in all. C",
+    "of Spike-driven Transformer V1 took 72 s and 13 GB. Where one spike falls on the other side of its threshold",
+    "by rounding, it moves later ones: so 275,975 of 10,420,224 spikes of V2 differ end to end, and 3 where each",
+    "layer gets the same spikes; outputs follow (*apart*). SpikeYOLO's blocks differ on fresh input, too: 124,935",
+    "of 19,660,800 counts, 9 by layer, at most 10 units in the last place from where they round. They have 0.5 M",
+    "weights here; the published 13 M and 23 M were not run.",
 )
 """Results beside the table of published sizes."""
 
