@@ -39,6 +39,7 @@ _LATER = {"adaptation", "start", "i_start"}
 """Fields that files of earlier versions lack."""
 _MOST_VALUES = 2**28
 """Values of all nodes of one sample and step; with more, not even one step is run."""
+_SIZES = ("divisor", "groups", "cap")
 _MOST_LEVELS = 8
 _MOST_DELAY = 2**16
 
@@ -148,6 +149,10 @@ def _require_sound(program: ir.Program, path: Path) -> None:
             raise InputError(f"{where}: expected a name of its own")
         if not _is_shape(node.shape):
             raise InputError(f"{where}: expected a shape of sizes of at least 1; found {node.shape!r}")
+        for name in _SIZES:
+            size = getattr(node, name, None)
+            if size is not None and not _is_shape((size,)):
+                raise InputError(f"{where}: {name}: expected a size of at least 1; found {size!r}")
         sources = node.operands if isinstance(node.operands, tuple) else ()
         if not all(_is_edge(source, names) for source in sources):
             raise InputError(f"{where}: expected to read nodes of the file, some steps late; found others")

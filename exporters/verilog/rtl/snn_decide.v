@@ -4,7 +4,7 @@
 //
 // RULE, what counts over time: 0: the sum, 1: the maximum, 2: the last step, 3: the first step with an output above 0 (in
 // one step the greatest). Of equal scores the first class wins. sure: the class leads by 'margin' (a sum: by 'margin' for
-// each step; the first step: as soon as there is one). A sum holds for 65,535 steps.
+// each step; the first step: as soon as there is one). A sum holds for 65,535 steps, the other rules for any number.
 
 `default_nettype none
 
@@ -33,8 +33,7 @@ module snn_decide #(
     localparam [COUNT_BITS-1:0] LAST_MEMBER = LAST_MEMBER_32[COUNT_BITS-1:0];
 
     reg signed [SCORE_BITS-1:0] scores [0:CLASSES-1];
-    reg                         first_step, has_second;
-    reg [15:0]                  steps;
+    reg                         first_step, settled, has_second;
     reg [CLASS_BITS-1:0]        at, leader;
     reg [COUNT_BITS-1:0]        member;
     reg signed [VOTE_BITS-1:0]  votes;
@@ -45,21 +44,20 @@ module snn_decide #(
                                         + {{VOTE_BITS - OUT_BITS{data[OUT_BITS-1]}}, data};
     wire signed [SCORE_BITS-1:0] wide   = {{SCORE_BITS - VOTE_BITS{vote[VOTE_BITS-1]}}, vote};
     wire signed [SCORE_BITS-1:0] so_far = first_step ? {SCORE_BITS{1'b0}} : scores[at];
-    wire signed [SCORE_BITS-1:0] score  = scored(so_far, wide);
+    wire signed [SCORE_BITS-1:0] score  = scored(so_far, wide, first_step, settled);
     wire class_end = member == LAST_MEMBER;
     wire signed [SCORE_BITS:0] lead = {best[SCORE_BITS-1], best} - {second[SCORE_BITS-1], second};
     assign sure = RULE == 3 ? best > 0 : !has_second || lead >= $signed({1'b0, needed});
 
-    function signed [SCORE_BITS-1:0] scored(input signed [SCORE_BITS-1:0] old, input signed [SCORE_BITS-1:0] now);
+    // A wire follows what it calls a function with, not what the function reads besides: all is an argument.
+    function signed [SCORE_BITS-1:0] scored(input signed [SCORE_BITS-1:0] old, input signed [SCORE_BITS-1:0] now,
+                                            input is_first, input is_settled);
         begin
             case (RULE)
                 0: scored = old + now;
-                1: scored = first_step || now > old ? now : old;
+                1: scored = is_first || now > old ? now : old;
                 2: scored = now;
-                default: begin  // the earlier step counts for more than any vote
-                    scored = old;
-                    if (now > 0 && old == 0) scored = {1'b0, ~steps[14:0], now[VOTE_BITS-1:0]};
-                end
+                default: scored = is_settled || now < 0 ? old : now;  // no later step changes the class: none is counted
             endcase
         end
     endfunction
@@ -85,14 +83,14 @@ module snn_decide #(
                     decided    <= 1'b1;
                     class_out  <= at == 0 || score > best ? at : leader;
                     first_step <= 1'b0;
-                    steps      <= steps + 1'b1;
+                    settled    <= score > 0 || (at != 0 && best > 0);
                     needed     <= (RULE == 0 ? needed : {SCORE_BITS{1'b0}}) + {{SCORE_BITS - VOTE_BITS{1'b0}}, margin};
                 end
             end
         end
         if (rst || restart) begin
             first_step <= 1'b1;
-            steps      <= 16'd0;
+            settled    <= 1'b0;
             needed     <= 0;
             at         <= 0;
             member     <= 0;

@@ -171,6 +171,9 @@ def test_bytes_that_are_changed_are_refused_or_read(data: st.DataObject, tmp_pat
         ("pick", "indices", np.array([0, 1, 99])),
         ("late", "steps", np.array(-1)),
         ("fc", "operands", (Operand("pick"), Operand("input"))),
+        ("pool", "divisor", -4),
+        ("pool", "divisor", 0),
+        ("conv", "groups", -1),
     ],
 )
 def test_sizes_that_do_not_fit_what_arrives_are_refused(name: str, field: str, value: Any, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from stl_deploy.integers.simulate import simulate
 from stl_deploy.integers.store import About
 
 BENCH = Path(__file__).with_name("tb_class.v")
+RTL = Path(str(files("stl_deploy.exporters.verilog") / "rtl"))
 needs_icarus = pytest.mark.skipif(shutil.which("iverilog") is None, reason="iverilog is not installed")
 
 
@@ -93,6 +95,19 @@ def test_the_class_after_each_step(rule: Any, population: int, tmp_path: Path) -
     ends = [at for at, _ in wanted[len(x) - 1 :: len(x)]]
     if rule != "first":
         assert ends == Readout(rule, population).decide(y).tolist()
+
+
+@needs_icarus
+@pytest.mark.parametrize(
+    ("early", "late", "steps"), [(3, 5, 8), (5, 5, 8), (32_000, 32_769, 32_800), (65_536, 65_537, 65_540)]
+)
+def test_the_first_step_wins_however_late_it_is(early: int, late: int, steps: int, tmp_path: Path) -> None:
+    """Of two classes in one step, the first wins; a count of 15 bits once let step 32,769 win against 32,000."""
+    sources = [str(BENCH.with_name("tb_decide.v")), str(RTL / "snn_decide.v")]
+    given = [f"-Ptb_decide.{name}={value}" for name, value in {"EARLY": early, "LATE": late, "STEPS": steps}.items()]
+    subprocess.run(["iverilog", "-g2005", *given, "-o", tmp_path / "s.vvp", "-s", "tb_decide", *sources], check=True)
+    subprocess.run(["vvp", "-n", "s.vvp"], cwd=tmp_path, check=True, capture_output=True)
+    assert (tmp_path / "class.txt").read_text().split() == ["0" if early == late else "1", "1"]
 
 
 def test_what_is_no_list_of_classes_is_not_decided_on() -> None:
