@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy._util.files import make_folder, sha256, write_text
+from stl_deploy._util.files import sha256
 from stl_deploy._util.units import bytes_of
 from stl_deploy.errors import InputError, UnsupportedError
 from stl_deploy.exporters.c.compiler import DEADLINE, find_compiler, why_none
@@ -40,7 +40,16 @@ from stl_deploy.integers.quantise import choose
 from stl_deploy.integers.real_weights import to_integers
 from stl_deploy.integers.rounding import rounded
 from stl_deploy.integers.simulate import IntegerRun, values_of
-from stl_deploy.integers.store import NAME, About, folder_text, other_text, read_integers, write_integers
+from stl_deploy.integers.store import (
+    NAME,
+    About,
+    folder_text,
+    largest_node,
+    other_text,
+    read_integers,
+    write_integers,
+    write_texts,
+)
 
 _made: dict[str, dict[str, str]] = {}
 """Hashes of the files that the last integers written here make, by the hash of these: rendered once, not twice."""
@@ -65,9 +74,7 @@ def write_folder(
     code = None if flash is None else code_size(files, about.prefix, deadline)
     for excess in excesses(plan, flash, ram, code):
         raise excess
-    folder.mkdir(parents=True)
-    for name, text in files.items():
-        write_text(folder / name, text)
+    write_texts(folder, files, largest_node(plan.graph))
     write_integers(graph, about, folder / NAME)
     _made.clear()
     _made[sha256(folder / NAME)] = {name: _digest(text) for name, text in files.items()}
@@ -210,10 +217,11 @@ class CFormat(Format):
             **_trained_with(program.metadata),
         )
         plan, files = write_folder(chosen.graph, about, path, flash=flash, ram=ram, deadline=options.deadline)
-        _write_files(path, with_selftest("check", {"check/main.c": "main.c"}, plan, about, x, {}))
+        largest = largest_node(plan.graph)
+        write_texts(path, with_selftest("check", {"check/main.c": "main.c"}, plan, about, x, {}), largest)
         if options.package is not None:
             package = package_files(options.package, plan, about, files, x)
-            _write_files(path / f"{prefix}_{options.package}", package)
+            write_texts(path / f"{prefix}_{options.package}", package, largest)
         options.say.say(
             f"flash {plan.flash:,} bytes and RAM {plan.ram:,} bytes ({prefix}_state); code, stack and the caller's "
             "arrays come on top"
@@ -253,12 +261,6 @@ def _trained_with(metadata: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(classes, list) and all(isinstance(name, str) for name in classes):
         facts["classes"] = tuple(classes)
     return facts
-
-
-def _write_files(folder: Path, files: Mapping[str, str]) -> None:
-    for name, text in files.items():
-        make_folder((folder / name).parent)
-        write_text(folder / name, text)
 
 
 def _row(node: Node, plan: Plan) -> Row:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from stl_deploy._util.json_twin import expected, fits
 from stl_deploy._util.npz import read_npz, write_npz
 from stl_deploy._util.untrusted import one_line
-from stl_deploy.errors import GraphError, InputError, StlDeployError
+from stl_deploy.errors import GraphError, InputError, StlDeployError, UnsupportedError
 from stl_deploy.graph import program as ir
 from stl_deploy.graph.cell import Cell, Constant, Operation, State, broadcasts
 from stl_deploy.graph.check import ALL_NODES
@@ -47,7 +47,17 @@ Arrays = dict[str, NDArray[Any]]
 
 
 def write_program(program: ir.Program, path: Path) -> None:
-    """Write a Program whole or not at all; arrays keep their types."""
+    """Write a Program whole or not at all; arrays keep their types.
+
+    Raises UnsupportedError for more values of one sample than `read_program` takes.
+    """
+    if (values := _values(program)) > _MOST_VALUES:
+        raise UnsupportedError(
+            f"all nodes have {values:,} values of one sample; expected at most {_MOST_VALUES:,} in a Program file",
+            node=max(program.nodes, key=lambda node: math.prod(node.shape)).name,
+            slug="too-many-values",
+            remedy="make the input smaller, or export it to ONNX",
+        )
     arrays: Arrays = {}
     header = {
         "format": FORMAT_OF_CELLS if any(program.of(Cell)) else FORMAT,
@@ -73,6 +83,10 @@ def read_program(path: Path) -> ir.Program:
         raise InputError(f"{path}: not a Program file ({type(error).__name__}: {one_line(error, 200)})") from None
     _require_sound(program, path)
     return program
+
+
+def _values(program: ir.Program) -> int:
+    return sum(math.prod(node.shape) for node in program.nodes)
 
 
 def _metadata(metadata: Mapping[str, Any]) -> Any:
@@ -166,7 +180,7 @@ def _require_sound(program: ir.Program, path: Path) -> None:
             _require_weights(node, where)
     if not program.inputs or not program.outputs:
         raise InputError(f"{path}: expected an Input and an Output; found none")
-    if sum(math.prod(node.shape) for node in program.nodes) > _MOST_VALUES:
+    if _values(program) > _MOST_VALUES:
         raise InputError(f"{path}: its nodes have more than {_MOST_VALUES:,} values of one sample")
     for node in program.nodes:
         _require_arriving(program, node, path)

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy._util.files import write_text
 from stl_deploy.errors import InputError, UnsupportedError
 from stl_deploy.exporters.verilog.devices import DEVICES, GENERIC, Device, device_of
 from stl_deploy.exporters.verilog.lower import make_plan
@@ -18,7 +17,16 @@ from stl_deploy.exporters.verilog.plan import Plan, recorded
 from stl_deploy.exporters.verilog.render import DEVICE, render, require_prefix
 from stl_deploy.exporters.verilog.simulator import Simulation, input_text
 from stl_deploy.integers.graph import IntegerGraph
-from stl_deploy.integers.store import NAME, About, folder_bytes, folder_text, read_integers, write_integers
+from stl_deploy.integers.store import (
+    NAME,
+    About,
+    folder_bytes,
+    folder_text,
+    largest_node,
+    read_integers,
+    write_integers,
+    write_texts,
+)
 
 GOLDEN_SAMPLES = 2
 FLASH = "weights.bin"
@@ -33,11 +41,7 @@ def write_folder(graph: IntegerGraph, plan: Plan, about: About, folder: Path, x:
     """
     first = x[:, :GOLDEN_SAMPLES].astype(np.int32)
     texts = {**render(plan, about), **golden(plan, first)}
-    folder.mkdir(parents=True)
-    for name in ("golden", "boards"):
-        (folder / name).mkdir()
-    for name, text in texts.items():
-        write_text(folder / name, text)
+    write_texts(folder, texts, largest_node(graph))
     if plan.loaded:
         (folder / f"{about.prefix}_{FLASH}").write_bytes(flash_image(plan, memories_of(plan)))
     write_integers(graph, about, folder / NAME)

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy._util.arrays import output_size
-from stl_deploy._util.files import read_npz, write_npz
+from stl_deploy._util.files import make_folder, read_npz, write_npz, write_text
 from stl_deploy._util.json_twin import expected, fits
 from stl_deploy._util.remedies import remedy
 from stl_deploy._util.untrusted import parse_errors_as_input_errors, plain_file
@@ -224,6 +224,35 @@ def folder_bytes(path: Path) -> bytes:
             return path.read_bytes()
     except InputError as error:
         raise InputError(f"{error}; export it again") from None
+
+
+def require_readable(files: Mapping[str, str], largest: str) -> None:
+    """Raise UnsupportedError for a text, by its file's name, that `folder_text` would not read.
+
+    largest: the node with most numbers in them.
+    """
+    for name, text in files.items():
+        if len(text) > MAX_FILE:
+            raise UnsupportedError(
+                f"{name} would take {len(text):,} bytes, over the {MAX_FILE:,} that are read back",
+                node=largest,
+                slug="too-much-text",
+                remedy="export it to ONNX",
+            )
+
+
+def largest_node(graph: int_ir.IntegerGraph) -> str:
+    """Return the name of the node with most numbers in its arrays."""
+    sizes = {n.name: sum(v.size for v in vars(n).values() if isinstance(v, np.ndarray)) for n in graph.nodes}
+    return max(sizes, key=sizes.__getitem__)
+
+
+def write_texts(folder: Path, files: Mapping[str, str], largest: str) -> None:
+    """Write texts into a folder, by their paths in it; before that raise as `require_readable`."""
+    require_readable(files, largest)
+    for name, text in files.items():
+        make_folder((folder / name).parent)
+        write_text(folder / name, text)
 
 
 def folder_text(path: Path) -> str:

@@ -69,6 +69,11 @@ class Layout:
         return sizes
 
     @property
+    def largest(self) -> str:
+        """The node with the largest constants; of a network without any, the one with the largest state."""
+        return (self.flash or self.ram).most_common(1)[0][0]
+
+    @property
     def state_bytes(self) -> int:
         """Bytes of the state, whose largest members come first."""
         largest = max(_BYTES[member.ctype] for member in self.members)

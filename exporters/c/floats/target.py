@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from stl_deploy._util.files import write_text
 from stl_deploy._util.temporary import temporary_folder
 from stl_deploy._util.units import bytes_of
 from stl_deploy.errors import GraphError, InputError, ToolError, UnsupportedError
@@ -30,12 +29,14 @@ from stl_deploy.graph.program import Floats, Program
 from stl_deploy.graph.readout import Readout, readout_of
 from stl_deploy.graph.run import NetworkInput, Result, as_floats, match_inputs
 from stl_deploy.graph.show import Row, table
-from stl_deploy.integers.store import About, folder_text, other_text
+from stl_deploy.integers.store import MAX_FILE, About, folder_text, other_text, require_readable, write_texts
 
 NAME = "c_floats.program"
 """The file that identifies a folder."""
 _KEY, _TEXTS = "c", ("title", "source", "made_by", "prefix")
 """Of the metadata in it that hold texts of the C, and of these."""
+_TEXT_OF_A_BYTE = 5
+"""Characters of a table for each byte of its values, at most: ``255, `` of one, ``-1.17549435e-38f, `` of four."""
 _AT_ONCE = 2**26
 """About how many bytes the program is given at a time."""
 
@@ -125,7 +126,9 @@ class CFloatsFormat(Format):
     def check(self, program: Program) -> Iterable[Finding]:
         """Return sums off an exact grid, which C adds up in an order of its own, and Cells that it does not hold."""
         try:
-            lay_out(program)
+            layout = lay_out(program)
+            if _TEXT_OF_A_BYTE * layout.flash.total() > MAX_FILE:  # rendered only where it may be too long
+                require_readable(render(program, layout, About()), layout.largest)
         except UnsupportedError as error:
             return (from_error(error),)
         return check_sums(program)
@@ -152,9 +155,7 @@ class CFloatsFormat(Format):
         )
         files = render(program, layout, about)
         _require_room(layout, options, _code_size(files, about, options))
-        path.mkdir(parents=True)
-        for name, text in files.items():
-            write_text(path / name, text)
+        write_texts(path, files, layout.largest)
         texts = {name: getattr(about, name) for name in _TEXTS}
         write_program(replace(program, metadata={**program.metadata, _KEY: texts}), path / NAME)
         flash, ram = layout.flash.total(), layout.state_bytes
@@ -217,7 +218,7 @@ def _require_room(layout: Layout, options: COptions, code: int | None) -> None:
                 f"expected at most {limit:,} bytes of {what}; the network takes {size:,}"
                 f"{', without its code' if what == 'flash' and code is None else ''}"
                 f"{', without the C library' if what == 'flash' else ''}",
-                node=(by_node or layout.ram).most_common(1)[0][0],  # code alone may be too large
+                node=by_node.most_common(1)[0][0] if by_node else layout.largest,  # code alone may be too large
                 slug=f"too-much-{what}",
                 remedy=f"make this layer smaller, or take a chip with at least {size:,} bytes of {what}",
             )

@@ -18,7 +18,7 @@ from stl_deploy.exporters.c.options import COptions
 from stl_deploy.exporters.targets import format_of
 from stl_deploy.graph.cell import OPERATIONS
 from stl_deploy.graph.neuron_cells import as_cell
-from stl_deploy.graph.program import Neuron, Operand, Program
+from stl_deploy.graph.program import Linear, Neuron, Operand, Program
 from stl_deploy.graph.run import run
 from tests.drawn import examples
 from tests.exporters.onnx.test_cells import every
@@ -141,6 +141,27 @@ def test_too_little_memory_is_refused_before_anything_is_written(tmp_path: Path,
         written(tmp_path / "out", **{limit: "16"})
     assert error.value.slug == f"too-much-{limit}"
     assert not (tmp_path / "out").exists()
+
+
+def test_c_that_would_not_be_read_back_is_refused_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("stl_deploy.integers.store", "stl_deploy.exporters.c.floats.target"):
+        monkeypatch.setattr(f"{module}.MAX_FILE", 3000)
+    with pytest.raises(UnsupportedError) as error:
+        written(tmp_path / "out")
+    assert error.value.slug == "too-much-text"
+    assert not (tmp_path / "out").exists()
+    wide = Linear(
+        name="fc",
+        shape=(90,),
+        operands=(Operand("input"),),
+        weight=np.ones((90, 3), np.float32),
+        bias=None,
+        input_shape=(3,),
+    )
+    found = [finding.slug for finding in CFloatsFormat().check(cells.program(wide, last="fc", size=3))]
+    assert found == ["too-much-text"]
 
 
 def test_a_network_without_tables_may_be_too_large_by_its_code() -> None:

@@ -30,6 +30,7 @@ from stl_deploy.exporters.integer_runner import IntegerRunner
 from stl_deploy.exporters.netx.model import quantise as quantise_chain
 from stl_deploy.exporters.netx.model import run_model
 from stl_deploy.exporters.netx.target import Loihi, NetxOptions
+from stl_deploy.exporters.verilog.target import VerilogFormat
 from stl_deploy.graph.program import Delay, Linear, Neuron, Operand, Program, Synapse
 from stl_deploy.graph.run import run
 from stl_deploy.integers.graph import (
@@ -648,6 +649,18 @@ def test_a_text_that_is_too_long_is_not_read(folder: Path, monkeypatch: pytest.M
     monkeypatch.setattr("stl_deploy.integers.store.MAX_FILE", 100)
     with pytest.raises(InputError, match=r"net\.c: expected .* of at most 100 bytes; found .*; export it again"):
         read_folder(folder)
+
+
+@pytest.mark.parametrize("to", [CFormat(), VerilogFormat()])
+def test_text_that_would_not_be_read_back_is_not_written(
+    to: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stl_deploy.integers.store.MAX_FILE", 100)
+    program = small().lif("a", 0.7).program()
+    with pytest.raises(UnsupportedError) as error:
+        to.write(program, tmp_path / "out", to.options(x=data(program)))
+    assert error.value.slug == "too-much-text"
+    assert not (tmp_path / "out").exists()
 
 
 def tool(path: Path, text: str) -> str:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stl_deploy._util.npz import read_npz, write_npz
-from stl_deploy.errors import CaptureError, InputError
+from stl_deploy.errors import CaptureError, InputError, UnsupportedError
 from stl_deploy.exporters.nir.write import to_own_graph
 from stl_deploy.exporters.program.file import read_program, write_program
 from stl_deploy.graph.program import (
@@ -31,6 +31,7 @@ from stl_deploy.graph.program import (
     Program,
 )
 from tests.drawn import examples
+from tests.exporters.netx.programs import Builder
 from tests.strategies import programs
 
 
@@ -42,6 +43,15 @@ def same(a: Any, b: Any) -> bool:
     if isinstance(a, tuple):
         return isinstance(b, tuple) and len(a) == len(b) and all(map(same, a, b))
     return type(a) is type(b) and a == b
+
+
+def test_a_program_that_would_not_be_read_back_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = Builder((4,)).lif("lif", 1.0).program()
+    monkeypatch.setattr("stl_deploy.exporters.program.file._MOST_VALUES", 11)
+    with pytest.raises(UnsupportedError) as error:
+        write_program(program, tmp_path / "net.program")
+    assert error.value.slug == "too-many-values"
+    assert not (tmp_path / "net.program").exists()
 
 
 @examples(60)
