@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -17,12 +17,11 @@ from stl_deploy.exporters.nir.patch import to_graph
 from stl_deploy.exporters.nir.write import write_anew
 from stl_deploy.graph.exact import input_grid as declared_grid
 from stl_deploy.graph.findings import kept_thresholds
-from stl_deploy.graph.program import Linear, Pool, Program
+from stl_deploy.graph.program import Pool, Program
 from stl_deploy.graph.run import NetworkInput, run
 from stl_deploy.passes import CAPTURED, FOREIGN, apply
 from stl_deploy.passes.base import Rewritten
 from stl_deploy.passes.narrow import NotFiniteError
-from stl_deploy.passes.permutations import Permutations
 
 _COMPARED = 2**20
 """Spikes and silences that `fold_warnings` compares at most, beyond one sample."""
@@ -113,18 +112,7 @@ def _done(folded: Rewritten, options: FoldOptions) -> dict[str, Any]:
     return done
 
 
-class FoldedLayers(NamedTuple):
-    """The Program of a captured module, read back from its NIR graph if NIR can hold it.
-
-    arranged: for each neuron and input whose values stand in another order than the module's, the module's flat place
-    of each value.
-    """
-
-    program: Program
-    arranged: Permutations
-
-
-def fold_layers(layers: Program) -> FoldedLayers:
+def fold_layers(layers: Program) -> Rewritten:
     """Fold the layers of a captured module, and read the result back from its NIR graph, if there is one.
 
     Raises CaptureError for a layer that a pass cannot take apart, or numbers that are not finite; ParityError where a
@@ -137,20 +125,5 @@ def fold_layers(layers: Program) -> FoldedLayers:
     except NotFiniteError as error:
         raise CaptureError(str(error), layer=error.node) from None
     with suppress(CaptureError, UnsupportedError):  # NIR cannot hold it
-        return FoldedLayers(write_anew(folded.program).program, folded.places)
-    return FoldedLayers(folded.program, folded.places)
-
-
-def inflated(before: Program, after: Program, matrices: Collection[str]) -> dict[str, float]:
-    """Return how many times the MACs each layer has that folding made a matrix, and each of ``matrices``.
-
-    Zeros of the matrix are where the layer that it stands for has no weight.
-    """
-    grown: dict[str, float] = {}
-    for node in after.of(Linear):
-        layer = before.by_name.get(node.name)
-        kept = isinstance(layer, Linear) and layer.weight.size >= node.weight.size and node.name not in matrices
-        times = node.weight.size / max(1, int(np.count_nonzero(node.weight)))
-        if not kept and times > 1:
-            grown[node.name] = round(times, 1)
-    return grown
+        return replace(folded, program=write_anew(folded.program).program)
+    return folded

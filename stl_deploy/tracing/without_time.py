@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,10 +16,8 @@ from stl_deploy.graph.cell import Cell
 from stl_deploy.graph.program import CAPTURED, Delay, Floats, Neuron, Program, Shape
 from stl_deploy.graph.run import NetworkInput, Result
 from stl_deploy.passes.permutations import Permutations, arrange
+from stl_deploy.tracing.captured import Capture
 from stl_deploy.tracing.unrolling.steps import FEWEST
-
-if TYPE_CHECKING:
-    from stl_deploy.pipeline.spiking_graph import SpikingGraph
 
 
 class WithoutTime:
@@ -99,12 +97,12 @@ def shown_thrice(x: Any) -> Any:
     return tensor[None].expand(FEWEST, *tensor.shape)
 
 
-def without_time(net: SpikingGraph, x: Any) -> SpikingGraph:
-    """Return a graph captured from `shown_thrice` as one of a module without time, of one step.
+def without_time(made: Capture, x: Any) -> Capture:
+    """Return a capture of `shown_thrice` as one of a module without time, of one step.
 
     Raises CaptureError where a neuron keeps a potential, or a layer reads an earlier step: the module has time.
     """
-    for node in net.program.nodes:
+    for node in made.program.nodes:
         remembers = isinstance(node, Neuron) and (node.decay is not None or node.synapse is not None)
         remembers = remembers or isinstance(node, Delay) or (isinstance(node, Cell) and bool(node.states))
         if remembers or any(operand.delay for operand in node.operands):
@@ -113,14 +111,12 @@ def without_time(net: SpikingGraph, x: Any) -> SpikingGraph:
                 "the time that x has: 'first', 'second', 'step' or 'inside'",
                 layer=node.name,
             )
-    captured: Any = net.original
-    entry = net.program.inputs[0].name
-    batch = as_array(x)
-    original = WithoutTime(captured.model, batch.shape[1:], 1, captured.folded.arranged, entry)
-    net.original, net.sample = original, original.given(batch)
-    metadata = {key: value for key, value in net.program.metadata.items() if key != CAPTURED}
-    net.program = replace(net.program, metadata=metadata)
-    if net.proof is not None:
-        compared, apart = net.proof.values
-        net.proof = replace(net.proof, time="none", steps=1, values=(compared // FEWEST, apart))
-    return net
+    batch, entry = as_array(x), made.program.inputs[0].name
+    original = WithoutTime(made.original.model, batch.shape[1:], 1, made.original.folded.places, entry)
+    metadata = {key: value for key, value in made.program.metadata.items() if key != CAPTURED}
+    proof = made.proof
+    if proof is not None:
+        compared, apart = proof.values
+        proof = replace(proof, time="none", steps=1, values=(compared // FEWEST, apart))
+    program = replace(made.program, metadata=metadata)
+    return replace(made, program=program, proof=proof, original=original, sample=original.given(batch))

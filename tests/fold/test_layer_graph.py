@@ -118,7 +118,7 @@ def test_decays_and_gains_come_back_to_the_bit() -> None:
     rng = np.random.default_rng(0)
     decay, gain = rng.random(500, np.float32), rng.random(500, np.float32) * 3
     lif = neuron("lif", "input", (500,), decay=decay, gain=gain, offset=rng.random(500, np.float32), reset="subtract")
-    program, _ = fold_layers(graph(Input(name="input", shape=(500,), operands=()), lif))
+    program = fold_layers(graph(Input(name="input", shape=(500,), operands=()), lif)).program
     found = program.by_name["lif"]
     assert isinstance(found, Neuron)
     assert (found.decay == decay).all()
@@ -128,7 +128,7 @@ def test_decays_and_gains_come_back_to_the_bit() -> None:
 
 def test_two_kinds_of_neurons_in_one_file(tmp_path: Path) -> None:
     first, last = neuron("a", "input", reset="subtract", compare="ge"), neuron("b", "a", v_reset=f32(-0.5)[0])
-    program, _ = fold_layers(graph(X, first, last))
+    program = fold_layers(graph(X, first, last)).program
     written = to_graph(program)
     assert written.dialect.nodes
     write_nir(written.graph, tmp_path / "net.nir")
@@ -338,7 +338,8 @@ REARRANGED: dict[str, tuple[tuple[Node, ...], Any]] = {
 @pytest.mark.parametrize("name", REARRANGED)
 def test_a_rearrangement_leaves_and_the_values_stay(name: str) -> None:
     layers, expected = REARRANGED[name]
-    program, arranged = fold_layers(graph(*layers))
+    folded = fold_layers(graph(*layers))
+    program, arranged = folded.program, folded.places
     x = 2 * (np.random.default_rng(0).random((5, 6, 8 if layers[0] is CUBE else 4)) < 0.4).astype(np.float32)
     given = x.reshape(*x.shape[:2], *layers[0].shape)
     found = run(program, arrange(given, arranged.get("input"))).y

@@ -90,8 +90,8 @@ def test_random_models_are_captured_as_they_are_or_refused() -> None:
 
 def test_a_model_that_is_captured_wrongly_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(import_module("stl_deploy.tracing.layers.builder"), "require_exact_types", lambda steps: None)
-    monkeypatch.setattr(import_module("stl_deploy.pipeline.capture"), "within", lambda x, axis: x)
-    monkeypatch.setattr(import_module("stl_deploy.pipeline.capture"), "beyond", lambda x, axis: x)
+    monkeypatch.setattr(import_module("stl_deploy.tracing.capture"), "within", lambda x, axis: x)
+    monkeypatch.setattr(import_module("stl_deploy.tracing.capture"), "beyond", lambda x, axis: x)
     monkeypatch.setattr("tests.hunt.captures.HAZARDS", {"int": lambda x: (x * 4).int().float() / 4})
     drawn = ((seed, str(Model(seed).drawn.words)) for seed in range(1000))
     plain = (s for s, words in drawn if "hazard" in words and "quarters" in words and "join: s" in words)

@@ -251,7 +251,7 @@ CAPTURES = (
         lambda room: _captured(_neurons(_spikes), TB),
     ),
     Remedy(
-        "pipeline/capture.py:_batch",
+        "tracing/capture.py:_batch",
         lambda room: _captured(_neurons(_spikes), TB[0, 0]),
         "expected at least 3 axes with time='first'",
         "expected at least 3 axes with --time first",

@@ -231,7 +231,7 @@ def test_a_cube_in_other_order_is_not_mistaken_for_one_in_order() -> None:
             return self.last(self.fc(self.cell(self.conv(x.permute(0, 3, 1, 2))).flatten(1)))
 
     _, _, net = captured(Cube)
-    assert "input" not in net.original.folded.arranged
+    assert "input" not in net.original.folded.places
 
 
 def test_an_order_whose_matrix_would_be_too_large_stays(monkeypatch: pytest.MonkeyPatch) -> None:

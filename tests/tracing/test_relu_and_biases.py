@@ -17,7 +17,8 @@ import stl_deploy as stl
 from stl_deploy.energy.counts.neuron_ops import neuron_ops
 from stl_deploy.errors import CaptureError, UnsupportedError
 from stl_deploy.graph.program import Linear, Neuron
-from stl_deploy.pipeline.fold import FoldedLayers
+from stl_deploy.passes.base import Rewritten
+from stl_deploy.tracing.captured import Fold
 from stl_deploy.tracing.trace import Traced
 
 
@@ -190,18 +191,18 @@ def test_a_module_without_spikes_is_proved_by_its_values(monkeypatch: pytest.Mon
     assert 0 <= proof.values[1] < 1e-6
     assert "33 values differ by at most" in str(proof)
     assert "nothing compared" not in str(proof)
-    capture = import_module("stl_deploy.pipeline.capture")
-    folded = capture._fold
+    capture = import_module("stl_deploy.tracing.capture")
+    folded = capture.folded_layers
 
-    def shifted(traced: Traced) -> FoldedLayers:
-        layers = folded(traced)
+    def shifted(traced: Traced, fold: Fold) -> Rewritten:
+        layers = folded(traced, fold)
         nodes = tuple(
             replace(node, bias=node.bias + np.float32(0.1)) if node.name == "0" else node
             for node in layers.program.nodes
         )
-        return layers._replace(program=replace(layers.program, nodes=nodes))
+        return replace(layers, program=replace(layers.program, nodes=nodes))
 
-    monkeypatch.setattr(capture, "_fold", shifted)
+    monkeypatch.setattr(capture, "folded_layers", shifted)
     with pytest.raises(CaptureError) as refused:
         stl.capture(model, X[0], time="none")
     assert refused.value.layer == "1"  # the ReLU behind the shifted weights, not the output

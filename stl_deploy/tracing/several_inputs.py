@@ -15,19 +15,19 @@ from stl_deploy._util.reachable import reachable
 from stl_deploy.config.options import Time
 from stl_deploy.graph.program import Concat, Gather, Input, Node, Operand, Output, Program, Reshape
 from stl_deploy.graph.segments import ordered
+from stl_deploy.passes.base import Rewritten
 from stl_deploy.passes.permutations import Permutations, arrange
-from stl_deploy.pipeline.fold import FoldedLayers
 from stl_deploy.tracing.recording.packed_inputs import Packed, Part
 
 
-def graph_input(model: nn.Module, folded: FoldedLayers, x: NDArray[Any]) -> Any:
+def graph_input(model: nn.Module, folded: Rewritten, x: NDArray[Any]) -> Any:
     """Return the module's input ``[T, B, *shape]`` in the graph's order of axes; of several inputs a dict."""
     if not isinstance(model, Packed):
-        return arrange(x, folded.arranged.get(folded.program.inputs[0].name))
+        return arrange(x, folded.places.get(folded.program.inputs[0].name))
     arrays = {}
     for part in model.parts:
         array = x[..., part.start : part.stop].reshape(*x.shape[:2], *part.shape)
-        arrays[part.node] = arrange(array, folded.arranged.get(part.node))
+        arrays[part.node] = arrange(array, folded.places.get(part.node))
     return arrays
 
 
