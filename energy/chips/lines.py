@@ -166,16 +166,16 @@ def chip_lines(
     """
     check_step_times(step_times)
     checked = checked or Checked()
-    given = {chip: step for chip, step in (step_times or {}).items() if chip not in checked.refused}
+    step_times = {chip: step for chip, step in (step_times or {}).items() if chip not in checked.refused}
     priced = [chip for chip in chip_models() if chip.name not in checked.refused]
     holds = not any(program.of(Cell))
-    chips = [chip for chip in priced if (chip.events and holds) or chip.name in given]
-    lines = [_line(program, counts, chip, on_chip, traffic, given.get(chip.name)) for chip in chips]
+    chips = [chip for chip in priced if (chip.events and holds) or chip.name in step_times]
+    lines = [_line(program, counts, chip, on_chip, traffic, step_times.get(chip.name)) for chip in chips]
     fits = not uncounted(program, counts)
-    boards = [device for device in devices() if device.microcontroller and (fits or device.key in given)]
-    counted_there = () if fpga.KEY in checked.refused else checked.clocks
-    fpgas = [_fpga(counts.T, counted_there, given.get(fpga.KEY))] if counted_there or fpga.KEY in given else []
-    return (*lines, *(_board(counts, device, given.get(device.key)) for device in boards), *fpgas)
+    boards = [device for device in devices() if device.microcontroller and (fits or device.key in step_times)]
+    clocks = () if fpga.KEY in checked.refused else checked.clocks
+    fpgas = [_fpga(counts.T, clocks, step_times.get(fpga.KEY))] if clocks or fpga.KEY in step_times else []
+    return (*lines, *(_board(counts, device, step_times.get(device.key)) for device in boards), *fpgas)
 
 
 def uncounted(program: Program, counts: Counts) -> str:
@@ -214,7 +214,7 @@ def _line(
     chip: ChipModel,
     on_chip: OnChip,
     traffic: Sequence[Traffic],
-    given: float | None,
+    step_seconds: float | None,
 ) -> ChipLine:
     events, sigma = _events(program, counts, chip, on_chip, traffic)
     simple = on_chip.placements[0] if on_chip.placements and chip.name == "loihi1" else None
@@ -224,8 +224,8 @@ def _line(
     step, source = None, None
     if chip.real_time_step is not None:
         step, source = chip.real_time_step.ends, "real time, by definition"
-    elif given is not None:
-        step, source = (given, given), GIVEN
+    elif step_seconds is not None:
+        step, source = (step_seconds, step_seconds), GIVEN
     elif chip.latencies is not None:
         step, source = step_time(works, chip), PREDICTED
     latency = None if step is None else (step[0] * counts.T, step[1] * counts.T)
@@ -299,7 +299,7 @@ def _sigma(chip: ChipModel, latency: Range | None, chips: int, events: float | N
     return sum(spread**2 for spread in spreads) ** 0.5 if spreads else None
 
 
-def _board(counts: Counts, device: Device, given: float | None) -> ChipLine:
+def _board(counts: Counts, device: Device, step_seconds: float | None) -> ChipLine:
     """Price the integer network on a microcontroller: counted instructions at the power of published inferences."""
     core, watts = core_of(device), device.watts
     assert device.hz is not None
@@ -310,13 +310,13 @@ def _board(counts: Counts, device: Device, given: float | None) -> ChipLine:
         f"predicted: {low:,.0f} to {high:,.0f} instructions an inference, as an emulated {core.name} counts them "
         f"(simulated), {core.cycles[0]:g} to {core.cycles[1]:g} cycles each (assumed) at {device.hz / 1e6:g} MHz"
     )
-    if given is not None:
-        if given < step[0]:
+    if step_seconds is not None:
+        if step_seconds < step[0]:
             raise InputError(
                 f"step time of {device.key}: expected at least {with_unit(step[0], 's')}, the least that the network's "
-                f"instructions take at {device.hz / 1e6:g} MHz; found {with_unit(given, 's')}"
+                f"instructions take at {device.hz / 1e6:g} MHz; found {with_unit(step_seconds, 's')}"
             )
-        step, source, latency = (given, given), GIVEN, (given * counts.T, given * counts.T)
+        step, source, latency = (step_seconds, step_seconds), GIVEN, (step_seconds * counts.T, step_seconds * counts.T)
     total = (watts[0] * latency[0], watts[1] * latency[1])
     per_cycle = f"{1e12 * watts[0] / device.hz:.0f} to {1e12 * watts[1] / device.hz:.0f} pJ a cycle"
     operations = (counts.totals.synops + counts.totals.neuron_updates) / counts.batch
@@ -329,7 +329,7 @@ def _board(counts: Counts, device: Device, given: float | None) -> ChipLine:
         latency=latency,
         step=step,
         step_source=source,
-        evidence="measured" if given is None else "unverified",
+        evidence="measured" if step_seconds is None else "unverified",
         events_evidence=("simulated",),
         source=device.source,
         ann=device.predict(counts.totals.ann_macs_exact / counts.batch)[0],
@@ -338,10 +338,10 @@ def _board(counts: Counts, device: Device, given: float | None) -> ChipLine:
     )
 
 
-def _fpga(steps: int, clocks: Sequence[int], given: float | None) -> ChipLine:
+def _fpga(steps: int, clocks: Sequence[int], step_seconds: float | None) -> ChipLine:
     """Price the Verilog engine on UP5K: the mean of the samples' clocks at 24 MHz, and between two published powers."""
-    if given is not None:
-        seconds, source = given * steps, GIVEN
+    if step_seconds is not None:
+        seconds, source = step_seconds * steps, GIVEN
     else:
         mean = sum(clocks) / len(clocks)
         seconds = mean / fpga.CLOCK_HZ

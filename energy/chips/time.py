@@ -171,15 +171,15 @@ def _seconds(chip: str, time: str) -> float:
         ) from None
 
 
-def check_step_times(given: StepTimes | None) -> None:
+def check_step_times(step_times: StepTimes | None) -> None:
     """Raise InputError unless every entry names a chip that steps at its own pace, and is positive and finite."""
-    if given is None:
+    if step_times is None:
         return
-    if not isinstance(given, Mapping):
-        raise InputError(f'step time: expected a chip and its seconds, as in {{"loihi1": 66e-6}}; found {given!r}')
+    if not isinstance(step_times, Mapping):
+        raise InputError(f'step time: expected a chip and its seconds, as in {{"loihi1": 66e-6}}; found {step_times!r}')
     chips = {chip.name: chip.real_time_step is not None for chip in chip_models()}
     chips |= {device.key: False for device in devices() if device.microcontroller} | {fpga.KEY: False}
-    for chip, seconds in given.items():
+    for chip, seconds in step_times.items():
         if chips.get(chip):
             raise InputError(f"step time: {chip} steps in real time, by definition; leave it out")
         require_one_of(chip, (name for name, real_time in chips.items() if not real_time), "step time")

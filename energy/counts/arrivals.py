@@ -70,9 +70,9 @@ def _slide(events: Mask, axes: tuple[Window, ...]) -> Mask:
     return events
 
 
-def arrived(program: Program, node: Node, known: Mapping[str, Mask]) -> Mask:
-    """Mark where an event arrives at ``node``'s input, given the `arrivals` of its `feeders`."""
-    masks = [delayed(_out(program, source, known), source.delay) for source in node.operands]
+def arrived(program: Program, node: Node, of_feeders: Mapping[str, Mask]) -> Mask:
+    """Mark where an event arrives at ``node``'s input. of_feeders: the `arrivals` of its `feeders`."""
+    masks = [delayed(_leaving(program, source, of_feeders), source.delay) for source in node.operands]
     if len(masks) == 1:
         return masks[0]
     if node.combine == "flat":
@@ -81,11 +81,12 @@ def arrived(program: Program, node: Node, known: Mapping[str, Mask]) -> Mask:
     return np.concatenate(masks, axis=2) if node.combine == "each" else np.logical_or.reduce(masks)
 
 
-def _out(program: Program, source: Operand, known: Mapping[str, Mask]) -> Mask:
+def _leaving(program: Program, source: Operand, of_feeders: Mapping[str, Mask]) -> Mask:
+    """Mark where an event leaves a source: a feeder, or a node that passes on what arrives at it."""
     node = program.by_name[source.node]
     if not passes_on(node):
-        return known[node.name]
-    mask = arrived(program, node, known)
+        return of_feeders[node.name]
+    mask = arrived(program, node, of_feeders)
     if isinstance(node, Delay):
         return _per_element(mask, np.broadcast_to(node.steps, node.shape))
     if isinstance(node, MaxPool):

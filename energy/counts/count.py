@@ -150,18 +150,20 @@ class ActivityCounter:
         """Whether each sample was decided right, ``[B]``, where `count_stream` had labels and one output."""
 
     def _new_taps(self, node: Tapped) -> _Taps:
-        known = len(node.operands) == 1 and is_binary(self._program, node.operands[0].node)
+        is_always_binary = len(node.operands) == 1 and is_binary(self._program, node.operands[0].node)
         operation = op_of(self._program, node, self._coding)
         before = origin_of(self._program, node)
-        several = before is not None and bool(np.all(before.fires)) and not known
+        carries_counts = before is not None and bool(np.all(before.fires)) and not is_always_binary
         none = np.zeros(input_shape(node), np.int64)
         cells = None
         if _is_weighted(node):
             met = cells_met(node, none.astype(np.bool_)).astype(np.int64)
             cells = met, met.copy()
-        carried = none.copy() if several else None
+        carried = none.copy() if carries_counts else None
         repeating = none.copy() if node.name in self._repeating else None
-        return _Taps(none, fan_out(node), operation, known, carried=carried, repeating=repeating, cells=cells)
+        return _Taps(
+            none, fan_out(node), operation, is_always_binary, carried=carried, repeating=repeating, cells=cells
+        )
 
     def __call__(self, node: ir.Node, x: NDArray[Any], y: NDArray[Any]) -> None:
         """Count one node's chunk: its summed input ``x`` and output ``y``, ``[T, B, *shape]``."""

@@ -1,6 +1,6 @@
 """Price lists: the cost of one operation, event or second, with source and uncertainty.
 
-One TOML file per hardware in ``prices/``; your own files have the same form::
+One TOML file per hardware in ``energy/prices/lists/``; your own files have the same form::
 
     title = "45 nm, 32-bit float"
     scope = "arithmetic"       # arithmetic | marginal | all-in | application

@@ -202,6 +202,7 @@ def _require_arriving(program: ir.Program, node: ir.Node, path: Path) -> None:
     shapes = [program.by_name[operand.node].shape for operand in node.operands]
     wanted: list[Shape] = []
     made = node.shape
+    # No node has the shape (0,): where it is made, the node is refused below.
     if isinstance(node, ir.Concat):
         wanted = [(size, *node.shape[1:]) for size in node.sizes]
         made = (sum(node.sizes), *node.shape[1:])

@@ -87,19 +87,19 @@ def choose(
     extremes = Extremes()
     names = [node.name for node in program.spiking]
     expected = run(program, counts, record=names, observe=extremes, chunk=CHUNK)
-    made = rows(net, extremes.largest)
+    row_of = rows(net, extremes.largest)
     placed = order(net)
     if chip.heard == chip.hidden:  # the maker's function for such a chip takes a row of output weights for each neuron
         placed = replace(placed, heard=sum(population.size for population in net.hidden))
-    build = _Builder(program, net, made, placed, chip, source)
-    shifts = build.best(counts[:, :TRIED], _first(expected, TRIED))
-    network = build.network(shifts)
+    builder = _Builder(program, net, row_of, placed, chip, source)
+    shifts = builder.best(counts[:, :TRIED], _first(expected, TRIED))
+    network = builder.network(shifts)
     result, chip_run = evolve(network, counts, True, simulate)
     most = {net.input.name: INPUT_CAP} | {population.name: HIDDEN_CAP for population in net.hidden}
     fits = []
-    for row in made.values():
+    for row in row_of.values():
         population, scale = row.population, scales(row, net.input.name, shifts)
-        at = list(placed.numbers[population.name])
+        numbers = list(placed.numbers[population.name])
         spikes = expected.recorded.get(population.name)
         fit = Fit(
             population.name,
@@ -107,7 +107,7 @@ def choose(
             0 if spikes is None else spikes.size,
             None if spikes is None else int((result.recorded[population.name] != spikes).sum()),
             proved(row, network.spec, placed, most, net.input.name),
-            int((chip_run.saturated_out if population.output else chip_run.saturated)[at].sum()),
+            int((chip_run.saturated_out if population.output else chip_run.saturated)[numbers].sum()),
         )
         fits.append(fit)
     return Chosen(network, chip, shifts, tuple(fits))
@@ -133,13 +133,13 @@ class _Builder:
     """Build the network on the chip at given shifts, and compare shifts."""
 
     def __init__(
-        self, program: Program, net: Structure, made: Mapping[str, Row], placed: Order, chip: Device, source: str
+        self, program: Program, net: Structure, row_of: Mapping[str, Row], placed: Order, chip: Device, source: str
     ) -> None:
-        self._program, self._net, self._made, self._placed = program, net, made, placed
+        self._program, self._net, self._row_of, self._placed = program, net, row_of, placed
         self._chip, self._source = chip, source
 
     def network(self, shifts: Shifts) -> ChipNetwork:
-        spec = make_specification(self._net, self._made, self._placed, shifts)
+        spec = make_specification(self._net, self._row_of, self._placed, shifts)
         populations = tuple(
             PlacedPopulation(
                 population.name,
@@ -147,7 +147,7 @@ class _Builder:
                 population.output,
                 self._placed.numbers[population.name],
                 population.depth,
-                scales(self._made[population.name], self._net.input.name, shifts),
+                scales(self._row_of[population.name], self._net.input.name, shifts),
                 population.neuron.spiking,
             )
             for population in self._net.populations

@@ -65,7 +65,7 @@ def root(
         )
 
 
-LATER = {
+GENERATED = {
     "export": "Write one artifact and its manifest; it is read back and run unless --no-verify.",
     "check": "Per node: faithful, approximate or unsupported, with the reason and the remedy.",
     "show": "The layers as a table: shapes, parameters, synapses, neuron constants, threshold ranges; and a drawing.",
@@ -94,18 +94,18 @@ LATER = {
     "models": "The ready-made models: accuracy, energy, data and licence; for run NAME --pretrained.",
     "prices": "The price lists, and the powers of the chips' lines, with scope, source and grade of evidence.",
 }
-"""Verbs whose parameters are those of their functions."""
+"""Help of the verbs whose parameters are those of their functions in `stl_deploy.verbs`."""
 
 
 def _loading(name: str) -> Callable[[], Any]:
     def load() -> Any:
         python = "evaluate" if name == "eval" else name.replace("-", "_")
-        return verb_command(python, name, LATER[name])
+        return verb_command(python, name, GENERATED[name])
 
     return load
 
 
-for name, text in LATER.items():
+for name, text in GENERATED.items():
     app.command(name, cls=Later, help=text)(_loading(name))
 training.register(app)
 costs.register(app)

@@ -13,9 +13,8 @@ from stl_deploy.data.sensors import SENSOR_ENCODERS
 from stl_deploy.data.transforms import EVENT_ENCODERS, TIMED_ENCODERS
 from stl_deploy.errors import ConfigError
 
-_OWN_KEYS = ("path", "size", "colour", "augment", "levels", "input_grid", "classes", "input_shape", "sha256")
+_OF_OWN_DATA = ("path", "size", "colour", "levels", "classes", "input_shape", "sha256")
 _OF_IMAGES = ("size", "colour")
-_OF_ALL = ("augment", "input_grid")
 _MOVES = ("shift", "flip", "cutout")
 
 
@@ -103,6 +102,7 @@ def check_dataset(config: DatasetConfig) -> tuple[Shape, int]:
 
 
 def _check_keys(config: DatasetConfig, entry: Source) -> None:
+    """Raise ConfigError for a key that the dataset or the encoder does not take, and for own data without a path."""
     if config.data_dir is not None and not entry.takes_data_dir:
         instead = "name its place with dataset.path" if entry.look is not None else "leave it out"
         raise ConfigError(
@@ -132,18 +132,18 @@ def _check_keys(config: DatasetConfig, entry: Source) -> None:
             f"key 'dataset.levels': expected none for the encoder 'counts', which shows integers; found "
             f"{config.levels}; leave it out"
         )
-    if entry.look is None:
-        given = [key for key in _OWN_KEYS if getattr(config, key) is not None and key not in _OF_ALL]
-        if given and entry.input_shape is not None:
-            raise ConfigError(f"key 'dataset.{given[0]}': expected own data (folder, npz, python); found {config.name}")
+    if entry.look is None:  # not the user's own data
+        keys = [key for key in _OF_OWN_DATA if getattr(config, key) is not None]
+        if keys and entry.input_shape is not None:
+            raise ConfigError(f"key 'dataset.{keys[0]}': expected own data (folder, npz, python); found {config.name}")
         return
     if config.path is None and (config.input_shape is None or config.classes is None):
         raise ConfigError(f"key 'dataset.path': expected {entry.summary} for {config.name}; found none")
     if config.name != "folder":
-        given = [key for key in _OF_IMAGES if getattr(config, key) is not None]
-        if given:
+        keys = [key for key in _OF_IMAGES if getattr(config, key) is not None]
+        if keys:
             raise ConfigError(
-                f"key 'dataset.{given[0]}': expected a folder of images; found {config.name}, whose arrays stay"
+                f"key 'dataset.{keys[0]}': expected a folder of images; found {config.name}, whose arrays stay"
             )
 
 

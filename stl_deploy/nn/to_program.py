@@ -185,7 +185,6 @@ def _require_positive(name: str, threshold: np.ndarray[Any, Any]) -> None:
 
 
 def _neuron(layer: LIF, common: dict[str, Any]) -> ir.Neuron:
-    reset: Any = "subtract" if layer.soft_reset else "value"
     several = layer.multi_spike > 1
     adaptation = None
     if isinstance(layer, ALIF):
@@ -197,7 +196,7 @@ def _neuron(layer: LIF, common: dict[str, Any]) -> ir.Neuron:
         threshold=_floats(layer.threshold),
         synapse=_synapse(layer),
         compare="ge",
-        reset=reset,
+        reset="subtract" if layer.soft_reset else "value",
         multi_spike=several,
         cap=layer.multi_spike if several else None,
         adaptation=adaptation,

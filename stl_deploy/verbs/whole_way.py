@@ -142,7 +142,7 @@ def _energy(folded: FoldedRun, test: LabelledInput, run_dir: Path, options: RunO
     if options.twin and test.labels.ndim == 2:
         say.details.say("no ANN twin: labels are of each step, and an ANN sees one")
     elif options.twin:
-        if options.twin is True:
+        if options.twin is True:  # not "kept": the twin that lies there is used, whatever its recipe
             keep_twin(folded.config, run_dir, say)
             if options.frontier:
                 keep_frontier(folded.config, run_dir, say)

@@ -78,6 +78,7 @@ def try_lower(graph: nir.NIRGraph, dialect: Dialect | None = None) -> Lowering:
     dialect = dialect or metadata_dialect(metadata)
     wiring = wire(graph, into_neurons=dialect.loop_input == "neuron")
     _require_named(wiring, dialect)
+    # As NIR says first: another convention is tried only where sizes disagree, which is all that it can mend.
     best = _lower_as(graph, wiring, SHAPE_CONVENTIONS[0], dialect, metadata)
     for reading in SHAPE_CONVENTIONS[1:]:
         if not any(error.slug == "bad-shape" for error in best.errors):

@@ -101,11 +101,12 @@ def check_arrays(data: ArrayData) -> None:
             continue
         if x is None or y is None:
             raise InputError(
-                f"{data.where}: expected x and y in the {split} split; found no '{'xy'[y is None]}{ending}'"
+                f"{data.where}: expected x and y in the {split} split; found no '{'y' if y is None else 'x'}{ending}'"
             )
         _check_x(data, f"x{ending}", x)
         by_step = data.arrays["y"].ndim == 2
         if y.shape != x.shape[: 1 + by_step] or y.dtype.kind not in "iu":
+            # One-hot rows, or a column, have two axes, too; they mean one label for each sample.
             per_step = by_step and not (y.ndim == 2 and label_remedy(y, len(x)) is not None)
             expected = ", ".join(map(str, x.shape[: 1 + per_step]))
             raise InputError(
