@@ -329,6 +329,7 @@ def _board(counts: Counts, device: Device, step_seconds: float | None) -> ChipLi
         latency=latency,
         step=step,
         step_source=source,
+        # A step time that the user sets was checked by nobody, and the power is of other runs.
         evidence="measured" if step_seconds is None else "unverified",
         events_evidence=("simulated",),
         source=device.source,
