@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -20,6 +20,7 @@ from stl_deploy.errors import CaptureError
 from stl_deploy.tracing.recording.source_lines import raised_at
 
 _PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+_LISTS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 _TABLES = ("_parameters", "_buffers", "_modules")
 _OWN = (*_TABLES, "_non_persistent_buffers_set")
 _CONTAINERS = (list, deque, dict, set)
@@ -228,10 +229,18 @@ def uncompiled(model: nn.Module) -> nn.Module:
 
 
 def names_of(model: nn.Module) -> dict[int, str]:
-    """Each module's name by its id, without what torch.compile and DataParallel put into it."""
+    """Each module's name by its id, without what torch.compile and DataParallel put into it.
+
+    A module without weights that several others hold, as neurons hold one surrogate, has no name: its caller has.
+    """
     named = dict(model.named_modules())
     wrapped = {f"{name}.module".lstrip(".") for name, module in named.items() if isinstance(module, _PARALLEL)}
-    return {id(module): _unwrapped(name, wrapped) for name, module in named.items()}
+    holders = Counter(held for holder in named.values() if not isinstance(holder, _LISTS) for held in holder.children())
+    return {
+        id(module): _unwrapped(name, wrapped)
+        for name, module in named.items()
+        if holders[module] < 2 or [*module.parameters(), *module.buffers()]
+    }
 
 
 def _unwrapped(name: str, wrapped: set[str]) -> str:
