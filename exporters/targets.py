@@ -40,6 +40,7 @@ LONGEST_PREFIX = 32
 """Characters of the prefix of an export's names."""
 Model = Literal["reference", "loihi", "xylo"]
 """Our models that an artifact can be held to: the Program in float32, Loihi's integers, and Xylo's."""
+INTEGER_MODELS = ("loihi", "xylo")
 Network = Program | Path
 """Input of a Runner: a Program, or the artifact of a Format in its ``reads``."""
 

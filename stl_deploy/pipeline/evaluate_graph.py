@@ -16,10 +16,20 @@ from stl_deploy._util.files import as_paths
 from stl_deploy._util.keywords import require_kind
 from stl_deploy.config.options import SimulateOptions
 from stl_deploy.errors import InputError, UnsupportedError
-from stl_deploy.exporters.targets import Runner, describe_path, find_runner, format_of, registry
+from stl_deploy.exporters.targets import (
+    INTEGER_MODELS,
+    OfModel,
+    Runner,
+    describe_path,
+    find_runner,
+    format_of,
+    registry,
+)
+from stl_deploy.graph.by_layer import moves_by_rounding
 from stl_deploy.graph.compare import FiringRates, Tally
 from stl_deploy.graph.exact import input_grid as declared_grid
 from stl_deploy.graph.exact import round_to_grid
+from stl_deploy.graph.program import Floats, Program
 from stl_deploy.graph.readout import require_classes
 from stl_deploy.graph.run import NetworkInput, Result
 from stl_deploy.pipeline.artifacts import labels_of, open_runner, ready
@@ -75,7 +85,7 @@ def evaluate_graph(
             raise InputError(f"{name}: expected an integer of at least 1; found {count}")
     input_grid = None if input_grid is None else checked_bits(input_grid)
     backends = _Backends(net, as_paths(backend), input_grid, metric)
-    own, of_module, samples = _Side(metric), _Side(metric), 0
+    own, of_module, samples, reason = _Side(metric), _Side(metric), 0, ""
     tally, rates = Tally(), FiringRates()
     if hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, list | tuple):
         from torch.utils.data import DataLoader
@@ -112,6 +122,8 @@ def evaluate_graph(
             of_module.add(np.asarray(scores), labels)
             spikes = {name: each for name, each in result.spikes.items() if name in recorded.recorded}
             tally.add(recorded.recorded, spikes)
+            if tally.differing and not reason:
+                reason = _folded_weights(net.program) or _rounding(net.program, recorded.recorded, x)
     if not samples:
         raise InputError("expected a labelled data set; found no batch in it")
     layers = {name: (node.compared, node.differing) for name, node in tally.nodes.items()}
@@ -123,7 +135,32 @@ def evaluate_graph(
         backends.results(samples),
         rates.warnings,
         name_of(metric),
+        reason,
     )
+
+
+def _folded_weights(program: Program) -> str:
+    """Return that the weights of a graph on exact grids are not the module's; nothing for another graph."""
+    grids = program.metadata.get("grid")
+    if not grids:
+        return ""
+    name = min(grids, key=grids.__getitem__)
+    return f"fold rounded the graph's weights, those of '{name}' to multiples of 2^-{grids[name]}, and not the module's"
+
+
+def _rounding(program: Program, spikes: Mapping[str, Floats], x: NetworkInput) -> str:
+    """Return that sums round otherwise if, on these very spikes, each layer parts at its thresholds; else nothing."""
+    if spikes.keys() >= {node.name for node in program.compared} and moves_by_rounding(program, spikes, x):
+        return "float32 sums round otherwise: on the same spikes, each layer parts at its thresholds alone"
+    return ""
+
+
+def _other_numbers(runner: Runner, program: Program) -> str:
+    """Return how a runner's numbers differ from the graph's by construction; nothing where they are the graph's."""
+    if (runner.agrees_with or runner.name) in INTEGER_MODELS:
+        return "its weights and thresholds are rounded to integers"
+    own = runner.model(program) if isinstance(runner, OfModel) else None
+    return "" if own is None else f"it computes with {own.name}"
 
 
 class _Side:
@@ -164,6 +201,7 @@ class _Backends:
         self.kinds |= {str(each): find_runner(str(each)) for each in backends if not _is_artifact(each)}
         self.sides = {name: _Side(metric) for name in self.kinds}
         self.tallies = {name: Tally() for name in self.kinds}
+        self.reasons = dict.fromkeys(self.kinds, "")
 
     def add(self, x: NetworkInput, expected: Simulation, labels: NDArray[Any]) -> None:
         """Run a batch, in the graph's order of axes, on every backend."""
@@ -181,6 +219,10 @@ class _Backends:
             self.tallies[name].add(
                 {n: s for n, s in expected.spikes.items() if n in simulation.spikes}, simulation.spikes
             )
+            if self.tallies[name].differing and not self.reasons[name]:
+                program = self.net.program
+                other = _other_numbers(self.runners[name], program)
+                self.reasons[name] = other or _rounding(program, simulation.spikes, x)
 
     def _result(self, name: str, kind: Runner | type[Runner], x: NetworkInput, given: NetworkInput) -> Result:
         """Run a batch; integers are chosen on the graph's sample, or on the first batch where they refuse that."""
@@ -225,6 +267,7 @@ class _Backends:
                 self.tallies[name].differing,
                 samples,
                 name_of(self.metric),
+                self.reasons[name],
             )
             for name, kind in self.kinds.items()
         }

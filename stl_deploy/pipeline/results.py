@@ -232,7 +232,7 @@ class BackendEvaluation(_Scored):
     """One backend on a whole labelled data set.
 
     label: measured or simulated. score: accuracy, or the metric of that name. compared, differing: its spikes (and
-    silences) and the graph's.
+    silences) and the graph's. reason: why they differ, where that is known.
     """
 
     backend: str
@@ -242,10 +242,11 @@ class BackendEvaluation(_Scored):
     differing: int
     samples: int
     metric: str = ""
+    reason: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the JSON twin."""
-        counts = {key: getattr(self, key) for key in ("backend", "label", "compared", "differing", "samples")}
+        counts = {key: getattr(self, key) for key in ("backend", "label", "compared", "differing", "samples", "reason")}
         return counts | self._scores()
 
 
@@ -255,7 +256,8 @@ class GraphEvaluation(_Scored):
 
     score: the graph's accuracy, or the metric of that name; module_score: the module's, None without one. layers:
     spikes (and silences) of both that were compared and that differ, by layer. backends: by name. warnings: of layers
-    of the graph that were silent or saturated on all samples. Its text is a table of all of them, and the warnings.
+    of the graph that were silent or saturated on all samples. reason: why the module's spikes differ, where that is
+    known. Its text is a table of all of them, the reasons and the warnings.
     """
 
     samples: int
@@ -265,6 +267,7 @@ class GraphEvaluation(_Scored):
     backends: Mapping[str, BackendEvaluation] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     metric: str = ""
+    reason: str = ""
 
     def __str__(self) -> str:
         """Return a table: accuracy with its 95 % interval, and spikes that differ from the graph's."""
@@ -275,7 +278,9 @@ class GraphEvaluation(_Scored):
             rows.append(["module", "measured", *self._shown(self.module_score), *counts])
         for name, run in self.backends.items():
             rows.append([name, run.label, *self._shown(run.score), f"{run.compared:,}", f"{run.differing:,}"])
-        return "\n".join([*columns(rows), f"{self.samples:,} samples", *self.warnings])
+        reasons = {"module": self.reason} | {name: run.reason for name, run in self.backends.items()}
+        why = (f"{name}: spikes differ, as {reason}" for name, reason in reasons.items() if reason)
+        return "\n".join([*columns(rows), f"{self.samples:,} samples", *why, *self.warnings])
 
     @property
     def module_accuracy(self) -> float | None:
@@ -301,6 +306,7 @@ class GraphEvaluation(_Scored):
             module: self.module_score,
             "compared": self.compared,
             "differing": self.differing,
+            "reason": self.reason,
             "layers": {name: {"compared": c, "differing": d} for name, (c, d) in self.layers.items()},
             "backends": {name: run.as_dict() for name, run in self.backends.items()},
             "warnings": list(self.warnings),

@@ -14,6 +14,9 @@ from torch.utils.data import DataLoader, TensorDataset
 import stl_deploy as stl
 from stl_deploy.errors import InputError, UnsupportedError
 from stl_deploy.exporters.c.compiler import find_compiler
+from stl_deploy.exporters.nir.target import Reference
+from stl_deploy.exporters.targets import registry
+from stl_deploy.graph.run import NetworkInput, Result
 from tests.exporters.xylo.nets import chain, counts
 
 
@@ -57,8 +60,57 @@ def test_every_backend_is_beside_the_graph(net: stl.SpikingGraph, data: TensorDa
         assert one.differing < 0.2 * one.compared
         assert one.interval[0] <= one.accuracy <= one.interval[1]
     lines = str(found).splitlines()
-    assert [line.split()[0] for line in lines] == ["label", "graph", "module", *names, "40"]
+    reasons = [f"{name}:" for name in names[1:] if found.backends[name].differing]
+    assert [line.split()[0] for line in lines] == ["label", "graph", "module", *names, "40", *reasons]
     assert set(found.as_dict()["backends"]) == set(names)
+
+
+class Meets(Net):
+    """Weights whose sum is the threshold, or misses it by rounding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        nn.init.zeros_(self.fc1.bias)
+        with torch.no_grad():
+            self.fc1.weight.abs_().mul_(0.3 / self.fc1.weight.sum(1, keepdim=True))
+
+
+class Changed(Reference):
+    """The graph, but for the spikes of one step."""
+
+    name = "changed"
+    agrees_with = None
+
+    def run(self, x: NetworkInput, record: bool = False) -> Result:
+        result = super().run(x, record)
+        (name,) = result.recorded
+        spikes = result.recorded[name].copy()
+        spikes[3] = 1 - spikes[3]
+        return Result(result.outputs, {name: spikes})
+
+
+def test_differing_spikes_have_the_reason_that_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights that fold rounds, integers, and sums in another order; none for spikes that nothing explains."""
+    monkeypatch.setitem(registry().runners, "changed", Changed)
+    generator = torch.Generator().manual_seed(1)
+    net = stl.capture(Meets(), torch.rand(8, 5, 12, generator=generator)).fold(input_grid=8)
+    found = net.evaluate([(np.ones((8, 4, 12)), np.arange(4) % 3)], backend=["onnx", "loihi", "changed"])
+    assert found.differing
+    assert "fold rounded the graph's weights" in found.reason
+    assert found.backends["onnx"].reason == ""
+    assert "integers" in found.backends["loihi"].reason
+    assert found.backends["changed"].differing
+    assert found.backends["changed"].reason == ""
+    assert [line.split(":")[0] for line in str(found).splitlines()[-2:]] == ["module", "loihi"]
+    assert found.as_dict()["reason"] == found.reason
+
+
+def test_sums_in_another_order_are_the_reason_where_each_layer_parts_at_its_thresholds() -> None:
+    generator = torch.Generator().manual_seed(1)
+    net = stl.capture(Meets(), torch.rand(8, 5, 12, generator=generator))
+    found = net.evaluate([(np.ones((8, 4, 12), np.float32), np.arange(4) % 3)], backend=["c_floats"])
+    assert found.backends["c_floats"].differing
+    assert "float32 sums" in found.backends["c_floats"].reason
 
 
 def test_targets_are_backends_of_their_models(net: stl.SpikingGraph, data: TensorDataset) -> None:
