@@ -134,7 +134,7 @@ def _check_keys(config: DatasetConfig, entry: Source) -> None:
         )
     if entry.look is None:  # not the user's own data
         keys = [key for key in _OF_OWN_DATA if getattr(config, key) is not None]
-        if keys and entry.input_shape is not None:
+        if keys:
             raise ConfigError(f"key 'dataset.{keys[0]}': expected own data (folder, npz, python); found {config.name}")
         return
     if config.path is None and (config.input_shape is None or config.classes is None):

@@ -133,4 +133,9 @@ def _foreign(name: str) -> Source:
             f"entry point '{name}' of {GROUP} ({entry.value}): expected a stl_deploy.data.Source; found a "
             f"{type(loaded).__name__}"
         )
+    if loaded.look is None and None in (loaded.input_shape, loaded.classes):
+        raise InputError(
+            f"entry point '{name}' of {GROUP} ({entry.value}): expected look, or input_shape and classes; found "
+            f"{loaded.input_shape} and {loaded.classes}"
+        )
     return loaded

@@ -695,9 +695,13 @@ def test_another_package_s_sequences_need_an_encoder_of_sequences(monkeypatch):
         registry._foreign.cache_clear()
 
 
+HALF = Source(_raw, "classes without a shape", classes=2)
+
+
 @pytest.mark.parametrize(
     ("value", "sentence"),
     [
+        (f"{__name__}:HALF", r"entry point 'odd' .*: expected look, or input_shape and classes; found None and 2"),
         ("nowhere:x", r"dataset 'odd' is installed, but nowhere:x cannot be loaded \(ModuleNotFoundError"),
         ("math:pi", "entry point 'odd' of stl_deploy.datasets .*: expected a stl_deploy.data.Source; found a float"),
     ],
