@@ -20,6 +20,7 @@ from stl_deploy.passes.base import later
 from stl_deploy.tracing.layers.draft import Operands, ProgramBuilder
 from stl_deploy.tracing.recognition.cores import Recurrence, find_cores
 from stl_deploy.tracing.recognition.exact_types import require_exact_types
+from stl_deploy.tracing.recognition.first_step import require_same_first_values
 from stl_deploy.tracing.recognition.lowering import NoFormError
 from stl_deploy.tracing.recognition.normal_form import NormalForm, Polynomial, Symbol
 from stl_deploy.tracing.recognition.populations import Fitted, compact
@@ -28,9 +29,7 @@ from stl_deploy.tracing.recognition.thresholds import constant_of, find_threshol
 from stl_deploy.tracing.recognition.trial import fit_neuron, signals_of
 from stl_deploy.tracing.recording.remedies import NOT_READ, SOFTMAX, no_form
 from stl_deploy.tracing.recording.source_lines import Place, in_module
-from stl_deploy.tracing.unrolling.first_step import require_same_first_values
 from stl_deploy.tracing.unrolling.layout import BATCH, shape_of
-from stl_deploy.tracing.unrolling.starts import start_before
 from stl_deploy.tracing.unrolling.steps import NoNeuronError, Ref, Signal, SignalError, Steps
 
 
@@ -121,7 +120,6 @@ class Builder(ProgramBuilder):
             if core.threshold is not None:
                 self._core_of[core.threshold.signal] = core
         self._name_of: dict[Recurrence, str] = {}
-        self._named: dict[tuple[Recurrence, int], str] = {}
         self._populations: dict[Recurrence, Population] = {}
         self._terms: dict[tuple[Signal, int], Operands] = {}
         self._path: frozenset[Signal] = frozenset()
@@ -183,13 +181,10 @@ class Builder(ProgramBuilder):
     def read(self, ref: Ref) -> Operands:
         """Return a reference's layers, as a sum of sources.
 
-        A layer read late whose value before step 0 is its output for zeros (its bias) reads its own sources late. So
-        does a leaky integrator that such a layer has moved before step 0.
+        A layer read late whose value before step 0 is its output for zeros (its bias) reads its own sources late.
         """
         lag = ref.lag + self._shift
         signal = ref.signal
-        if lag and self._starts_before(signal, lag):
-            return self._signal(signal, lag)
         if signal in self._core_of or signal.node.name == "input" or not lag or signal.still:
             return later(self._signal(signal, 0), 0 if signal.still else lag)
         product = signal.node.name == "mul" and len(signal.reads()) > 1  # a gate's spikes are compared where it stands
@@ -218,13 +213,6 @@ class Builder(ProgramBuilder):
     def started(self, ref: Ref) -> Operands:
         """Build what puts out a signal of earlier steps, and in the first steps what it was before."""
         raise NoNeuronError(ref.signal)
-
-    def _starts_before(self, signal: Signal, lag: int) -> bool:
-        """Return whether a state without threshold has other values than 0 in the ``lag`` steps before the first."""
-        core = self._core_of.get(signal)
-        if core is None or core.threshold is not None or len(signal.before) < lag:
-            return False
-        return any(bool(node.tensor is not None and node.tensor.any()) for node in signal.before[:lag])
 
     def _is_late_product(self, signal: Signal) -> bool:
         """Whether weights without a bias are all that is between a signal and spikes: the spikes can be read late.
@@ -269,7 +257,7 @@ class Builder(ProgramBuilder):
             if core is None:
                 self._terms[key] = self._layer(signal)
                 return self._terms[key]
-            name = self._name(core, shift)
+            name = self._name_of[core]
             self._terms[key] = (Operand(name),)
             if name not in self.nodes:
                 self._core(core, name)
@@ -331,13 +319,6 @@ class Builder(ProgramBuilder):
         if not self._shift:
             self.signals[name] = (signal,)
 
-    def _name(self, core: Recurrence, shift: int) -> str:
-        """Return the name of a core's neuron; the same core begun some steps earlier is a neuron of its own."""
-        if (core, shift) not in self._named:
-            first = all(named is not core for named, _ in self._named)
-            self._named[core, shift] = self._name_of[core] if first else self.name("late", self._name_of[core])
-        return self._named[core, shift]
-
     def _fitted(self, core: Recurrence) -> tuple[Population, Fitted]:
         """Return a core as a neuron; raise NoNeuronError for one that is none."""
         if core.members not in self.fits:
@@ -367,11 +348,7 @@ class Builder(ProgramBuilder):
                 "only; let forward take [T, B, ...], and give zeros after the first step",
             )
         sources += self._own(name, fitted)
-        start = (
-            start_before(population, self._shift, self._core_of.keys() | self.apart)
-            if self._shift
-            else self._compensated(population, fitted.neuron.v_start, late)
-        )
+        start = self._compensated(population, fitted.neuron.v_start, late)
         self.nodes[name] = replace(fitted.neuron, name=name, operands=tuple(sources), v_start=start)
         if core.threshold is not None:
             self.stands_for(name, core.threshold.signal)

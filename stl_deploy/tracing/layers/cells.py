@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from math import prod
@@ -34,8 +34,7 @@ class CellBuilder(Builder):
     def read(self, ref: Ref) -> Operands:
         """Return a reference's layers, as a sum of sources; a Cell where they were not 0 before the first step."""
         signal, lag = ref.signal, 0 if ref.signal.still else ref.lag + self._shift
-        core = self._core_of.get(signal)
-        is_source = signal.node.name == "input" or (core is not None and core.threshold is not None)
+        is_source = signal.node.name == "input" or signal in self._core_of
         if signal not in self._group_of and not is_source and (self.cores or not self._group_of):
             return super().read(ref)
         if any(bool(node.tensor is not None and node.tensor.any()) for node in signal.before[:lag]):
@@ -137,11 +136,12 @@ class _Draft:
 
     def lower(self) -> None:
         """Add the operations of all own signals."""
+        build = self.build
         for signal in self.own:
             self.at = signal
             value = self._lowered(signal.node, signal.args, signal.kwargs or {}, self.read)
             if signal.first is not None:
-                other = self._at_first(signal.first, signal)
+                other = build.steps.at_first(signal, signal.first, self._at_step, self._at_first)
                 value = self.op("where", self._is_first(), other, value, dtype=dtype_of(signal.node))
             self._values[signal] = value
 
@@ -227,18 +227,18 @@ class _Draft:
         self._first = "first"
         return self._first
 
-    def _at_first(self, node: Node, signal: Signal) -> str:
+    def _at_step(self, signal: Signal, step: int) -> str:
+        if step:
+            raise NoFormError("the first step reads a later one")
+        return self.read(Ref(signal, 0))
+
+    def _at_first(self, node: Node, read: Callable[[Node], str]) -> str:
         """Return the value of a node of step 0 that is made otherwise than in the steps after it."""
         if node.constant:
             return self.read(node)
-        known = self.build.steps.of_node.get(node)
-        if known is not None and known[0] is not signal:
-            if known[1] != 0:
-                raise NoFormError("the first step reads a later one")
-            return self.read(Ref(known[0], 0))
         if not node.pointwise:
             raise NoFormError(f"'{node.called}' differs between step 0 and the steps after; let every step do the same")
-        return self._lowered(node, node.args, node.kwargs, lambda item: self._at_first(item, signal))
+        return self._lowered(node, node.args, node.kwargs, read)
 
     def put_out(self, signals: Sequence[Signal]) -> list[str]:
         """Return the names of own signals' values, as floats."""

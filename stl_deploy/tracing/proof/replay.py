@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -41,7 +41,7 @@ class _Replay:
     def run(self) -> None:
         waiting = {s: 0 for s in self.steps.signals}
         for signal in self.steps.signals:
-            for read in set(r.signal for r in signal.reads()):
+            for read in {*self.steps.all_reads(signal)}:
                 waiting[read] += 1
         for segment in segments(self.steps):
             if len(segment) == 1 and segment[0] not in [r.signal for r in segment[0].reads()]:
@@ -51,7 +51,7 @@ class _Replay:
                     for signal in segment:
                         self._step(signal, t)
             for signal in segment:
-                for read in set(r.signal for r in signal.reads()):
+                for read in {*self.steps.all_reads(signal)}:
                     waiting[read] -= 1
             for signal in list(self.values):
                 if not waiting[signal] and signal not in self.keep:
@@ -97,7 +97,8 @@ class _Replay:
         elif signal.node.name == "input":
             done.append(self.x[0 if signal.still else t])
         elif t == 0 and signal.first is not None:
-            done.append(self._of_all_samples(self._first(signal.first), signal))
+            first = self.steps.at_first(signal, signal.first, self._known, self._made)
+            done.append(self._of_all_samples(first, signal))
         else:
             args, kwargs = self._arguments(signal, t)
             done.append(signal.node.run(args, kwargs, self.sizes))
@@ -139,16 +140,12 @@ class _Replay:
         repeated = parts.expand(*start.shape[:axis], *sizes, *start.shape[axis + 1 :])
         return repeated.flatten(axis, axis + len(dim) - 1)
 
-    def _first(self, node: Node) -> Tensor:
-        """Run a node of step 0 that is made otherwise than in the steps after."""
-        if node.constant:
-            return node.value
-        known = self.steps.of_node.get(node)
-        if known is not None and known[0] in self.values and len(self.values[known[0]]) > known[1]:
-            return self.values[known[0]][known[1]]
-        if node.name == "input":
-            return self.x[node.args[0] or 0]
-        return node.made_of(self._first, self.sizes)
+    def _known(self, signal: Signal, step: int) -> Tensor | None:
+        values = self.values.get(signal, [])
+        return values[step] if step < len(values) else None
+
+    def _made(self, node: Node, read: Callable[[Node], Tensor]) -> Tensor:
+        return self.x[node.args[0] or 0] if node.name == "input" else node.made_of(read, self.sizes)
 
 
 def _lying(tensor: Tensor, memory: Sequence[int]) -> Tensor:

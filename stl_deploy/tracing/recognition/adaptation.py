@@ -132,22 +132,14 @@ def _reached(raised: Adapting) -> tuple[Doubles, Doubles]:
 def _start(threshold: Threshold, raised: Adapting, first: Tensor | None) -> Tensor | None:
     """Return the adaptation before the first step; None: 0, up to roundings of the threshold.
 
-    first: the adaptation in the first step; None where that is made otherwise, which is compared with the others later.
+    first: the adaptation in the first step; None where that is made otherwise.
 
-    Raises CaptureError, with the line, for a start that the first step does not carry on.
+    Raises NoNeuronError for a start that the first step does not carry on.
     """
     if first is None:
-        starts = [node.tensor for member in raised.members for node in member.before]
-        if all(start is not None and _is_close(start.double(), raised.rest) for start in starts):
-            return None
         raise NoNeuronError(threshold.signal)
     if bool((first.abs() <= _COARSE * threshold.theta.abs()).all()):
         return None
     if bool(((raised.decay == 0) & (first != 0)).any()):
         raise NoNeuronError(threshold.signal)
     return torch.where(first == 0, 0.0, first / raised.decay)
-
-
-def _is_close(a: Tensor, b: Tensor) -> bool:
-    first, second = torch.broadcast_tensors(a, b)  # type: ignore[no-untyped-call]
-    return torch.allclose(first, second, rtol=_COARSE, atol=_COARSE)

@@ -8,7 +8,7 @@ arrives in step 0, which in a deep network may be never.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import zip_longest
 
 import numpy as np
@@ -18,19 +18,17 @@ from torch import Tensor
 from stl_deploy._util.reachable import reachable
 from stl_deploy.graph import neurons
 from stl_deploy.graph.program import Floats
+from stl_deploy.tracing.recognition.first_step import SAMPLES, SIZES, Code
 from stl_deploy.tracing.recognition.lowering import NoFormError
 from stl_deploy.tracing.recognition.populations import Fitted, fits
 from stl_deploy.tracing.recognition.readings import Population
-from stl_deploy.tracing.recognition.thresholds import is_elementwise
-from stl_deploy.tracing.unrolling.layout import BATCH, Sizes, shape_of
+from stl_deploy.tracing.unrolling.layout import shape_of
 from stl_deploy.tracing.unrolling.nodes import Node
 from stl_deploy.tracing.unrolling.steps import NoNeuronError, Ref, Signal, Steps
 
 _STEPS = 3
 _MANY_STEPS = 64
 """To tell apart two orders of operations, which give the same bits for some steps."""
-_SAMPLES = 16
-_SIZES: Sizes = {BATCH: _SAMPLES}
 _COARSE = (torch.float16, torch.bfloat16)
 _ROUNDING = 64 * 2.0**-24
 """Largest deviation of a step's potential, relative to its terms: 64 roundings."""
@@ -82,62 +80,31 @@ def _drawn(population: Population, steps: int) -> dict[Signal, list[Tensor]]:
     }
     series: dict[Signal, list[Tensor]] = {}
     for signal in dict.fromkeys(ref.signal for ref in (*population.currents, *population.silent)):
-        shape = shape_of(signal.node.layout, _SIZES)
+        shape = shape_of(signal.node.layout, SIZES)
         unit = theta / (gains.get(signal) or 1.0)
-        strength = unit * torch.logspace(-1, 3, _SAMPLES)
-        scale = strength.reshape(-1, *[1] * (len(shape) - 1)) if shape and shape[0] == _SAMPLES else unit
+        strength = unit * torch.logspace(-1, 3, SAMPLES)
+        scale = strength.reshape(-1, *[1] * (len(shape) - 1)) if shape and shape[0] == SAMPLES else unit
         series[signal] = [
             ((torch.randn(shape, generator=generator) + 0.5) * scale).to(signal.node.dtype) for _ in range(steps)
         ]
     return series
 
 
-class _Code:
-    """Evaluate the neuron's signals at absolute steps, in the recorded operations and types."""
+class _Code(Code):
+    """The code of a neuron. series: of its currents."""
 
     def __init__(self, steps: Steps, series: Mapping[Signal, list[Tensor]]) -> None:
-        self.steps, self.series = steps, series
-        self._known: dict[tuple[Signal, int], Tensor] = {}
+        super().__init__(steps, series.get)
+        self.series = series
 
-    def at(self, signal: Signal, step: int) -> Tensor:
-        """Return the value of a signal in a step; raise NoFormError if it is neither arithmetic nor known."""
-        key = (signal, step)
-        if key not in self._known:
-            self._known[key] = self._made(signal, step)
-        return self._known[key]
-
-    def read(self, ref: Ref, step: int) -> Tensor:
-        """Return the value of a reference in a step; a signal that is the same at every step has one value."""
-        return self.at(ref.signal, 0 if ref.signal.still else step - ref.lag)
-
-    def _made(self, signal: Signal, step: int) -> Tensor:
-        if step < 0:
-            if len(signal.before) >= -step:
-                return signal.before[-step - 1].value
-            if signal in self.series:
-                return torch.zeros((), dtype=signal.node.dtype)
-            raise NoFormError("nothing is known before the first step")
-        if signal in self.series:
-            return self.series[signal][step]
-        if step == 0 and signal.first is not None:
-            return self._node(signal.first, signal)
-        if not is_elementwise(signal):
-            raise NoFormError(f"'{signal.node.called}' is no elementwise arithmetic")
-        return signal.made_of(lambda ref: self.read(ref, step), _SIZES)
-
-    def _node(self, node: Node, reader: Signal) -> Tensor:
-        """Return an operation of step 0 that no later step has."""
-        if node.constant:
-            return node.value
-        known = self.steps.of_node.get(node)
-        if known is not None and known[0] is not reader:
-            return self.at(*known)
+    def made(self, node: Node, read: Callable[[Node], Tensor]) -> Tensor:
+        """Return an operation of step 0 that no later step has; a current, where one line makes both."""
         current = next((signal for signal in self.series if _is_same_operation(signal.node, node)), None)
         if current is not None:
             return self.series[current][0]
-        if not node.pointwise:
+        if not (node.constant or node.pointwise):
             raise NoFormError(f"'{node.called}' is no elementwise arithmetic")
-        return node.made_of(lambda inner: self._node(inner, reader), _SIZES)
+        return super().made(node, read)
 
 
 def _is_same_operation(later: Node, sooner: Node) -> bool:
@@ -155,8 +122,8 @@ def _differing(population: Population, fitted: Fitted, code: _Code, steps: int) 
     A neuron is not compared any further once its potential was so near its threshold that rounding decides.
     """
     neuron, threshold = fitted.neuron, population.core.threshold
-    shape = (_SAMPLES, *neuron.shape)
-    state, out = neurons.NeuronState(neuron, _SAMPLES), np.zeros(shape, np.float32)
+    shape = (SAMPLES, *neuron.shape)
+    state, out = neurons.NeuronState(neuron, SAMPLES), np.zeros(shape, np.float32)
     decay = np.float64(0) if neuron.decay is None else np.abs(neuron.decay.astype(np.float64))
     starts = [float(node.value.double().abs().max()) for member in population.core.members for node in member.before]
     before, error = np.full(shape, max(starts, default=0.0)) + np.abs(state.v), np.zeros(shape)

@@ -81,6 +81,8 @@ class Node:
 
     def made_of(self, read: Callable[[Node], Any], sizes: Sizes) -> Tensor:
         """Return its value; ``read`` returns those of its sources."""
+        if self.tensor is not None:
+            return self.tensor
         args, kwargs = replace_nodes((self.args, dict(self.kwargs)), read)
         return self.run(args, kwargs, sizes)
 

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 
@@ -24,6 +24,7 @@ from stl_deploy.tracing.recording.watched import leaves
 from stl_deploy.tracing.unrolling.layout import Sizes
 from stl_deploy.tracing.unrolling.nodes import MOVED, Node, replace_nodes
 
+V = TypeVar("V")
 FEWEST = 3
 """Time steps that tell what repeats from how it starts."""
 
@@ -78,6 +79,10 @@ class NoNeuronError(SignalError):
         super().__init__(signal, f"the neuron{in_module(signal.node.place)} has no form that a graph holds")
 
 
+def _all_of(node: Node, read: Callable[[Node], list[Signal]]) -> list[Signal]:
+    return [signal for source in node.inputs for signal in read(source)]
+
+
 DELAYS = (
     "delays d of channels i of s [T, B, channels]: torch.stack([F.pad(s[..., i], (0, 0, d, 0))[:T] for i, d in "
     "enumerate(delays)], -1)"
@@ -93,18 +98,26 @@ class Steps:
     output: Ref
     of_node: dict[Node, tuple[Signal, int]] = field(default_factory=dict)
 
+    def at_first(
+        self,
+        reader: Signal,
+        node: Node,
+        read: Callable[[Signal, int], V | None],
+        make: Callable[[Node, Callable[[Node], V]], V],
+    ) -> V:
+        """Return what a node is to the other form of a signal's first step.
+
+        read: what another signal is in a step, if that is known; make: what any other node is, from its sources.
+        """
+        signal, step = self.of_node.get(node, (reader, 0))
+        known = None if signal is reader else read(signal, step)
+        return make(node, lambda source: self.at_first(reader, source, read, make)) if known is None else known
+
     def first_reads(self, signal: Signal) -> list[Signal]:
         """Return the signals of step 0 that the other form of a signal's first step reads."""
-        reads: list[Signal] = []
-        waiting = [] if signal.first is None else [signal.first]
-        while waiting:
-            node = waiting.pop()
-            known = self.of_node.get(node)
-            if known is not None and known[0] is not signal:
-                reads.append(known[0])
-            elif not node.constant:
-                waiting += node.inputs
-        return reads
+        if signal.first is None:
+            return []
+        return self.at_first(signal, signal.first, lambda read, step: [read], _all_of)
 
     def all_reads(self, signal: Signal) -> list[Signal]:
         """Return the signals that a signal reads in any step."""
