@@ -151,11 +151,10 @@ def test_nobody_inside_takes_a_name_from_the_face() -> None:
                 assert node.attr == "__version__", module
 
 
-@pytest.mark.parametrize("types", [False, True])
-def test_no_circle(types: bool) -> None:
-    """For types neither: who reads one module of a circle has to read them all."""
+def test_no_circle() -> None:
+    """For types neither, nor half for types: who reads one module of a circle has to read them all."""
     done: set[str] = set()
-    arrows = _arrows(types)
+    arrows = {name: targets | _arrows(types=True)[name] for name, targets in _arrows(types=False).items()}
 
     def visit(module: str, path: list[str]) -> None:
         assert module not in path, " -> ".join([*path[path.index(module) :], module])

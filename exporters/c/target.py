@@ -202,6 +202,8 @@ class CFormat(Format):
             # Refused here, before integers are chosen on calibration data, which takes longer.
             for excess in estimated_excesses(program, flash, ram, options.deadline, options.accumulator):
                 raise excess
+        for error in refusals(program):
+            raise error
         given = calibration(program, options, options.x)
         chosen = choose(program, given, accumulator=options.accumulator)
         x = np.asarray(to_integers(given, chosen.graph.input.scale), np.int32)

@@ -44,9 +44,11 @@ from stl_deploy.graph.readout import Readout
 from stl_deploy.graph.run import NetworkInput, Result
 from stl_deploy.graph.show import Row, taps
 from stl_deploy.integers.bounds import bounds, relative_sum
+from stl_deploy.integers.fan_in import kept
 from stl_deploy.integers.net import STATE_SHIFT, STATE_TOP
 from stl_deploy.integers.per_pixel import per_pixel
 from stl_deploy.integers.ranges import LayerRange
+from stl_deploy.integers.real_population import require_rows
 from stl_deploy.integers.real_weights import to_integers
 from stl_deploy.integers.rounding import rounded
 from stl_deploy.integers.scales import WEIGHT_TOP
@@ -169,7 +171,7 @@ class Netx(Format):
     def check_for(self, program: Program, options: NetxOptions) -> Iterable[Finding]:
         """Check as `check`, for this form of thresholds; with x, also whether its integers overflow."""
         refused = [from_error(error) for error in with_fold(program, refusals(program))]
-        pixels = [*_of_pixels(program)] if options.thresholds == "folded" else []
+        pixels = [*_of_pixels(program, options.thresholds)]
         if refused:
             return [*refused, *pixels, *rounded_if_held(program)]
         host = [node.name for node in read_chain(program).readout]
@@ -189,10 +191,8 @@ class Netx(Format):
         Convolutions are unrolled into dense layers, which takes many times as long, only where that form is chosen.
         calibration: default: the first of x. Raises as `export_netx` does.
         """
-        try:
-            read_chain(program)  # refuses before a table of what cannot be written
-        except UnsupportedError as error:
-            raise with_fold(program, [error])[0] from None
+        for error in with_fold(program, refusals(program)):
+            raise error
         x = None if options.x is None else one_input(options.x, self.name)
         given = calibration(program, options, x)
         scale, form = input_scale(program), options.thresholds
@@ -282,9 +282,14 @@ def _result(run_of_file: IntegerRun | NetxRun, record: bool) -> Result:
     return Result({"output": np.asarray(run_of_file.y, np.float32)}, spikes if record else {})
 
 
-def _of_pixels(program: Program) -> Iterator[Finding]:
+def _of_pixels(program: Program, form: ThresholdForm) -> Iterator[Finding]:
     """Return what `export` refuses unless it is given another form of thresholds."""
-    for name in per_pixel(program):
+    errors: list[UnsupportedError] = []
+    for neuron in program.spiking if form in ("folded", "projected") else ():
+        with kept(errors):
+            require_rows(neuron, pixels=False)
+    yield from map(from_error, errors)
+    for name in per_pixel(program) if form == "folded" else ():
         yield Finding(
             "per-pixel-threshold",
             "error",

@@ -29,16 +29,17 @@ from stl_deploy.exporters.nir.detect_writer import (
 from stl_deploy.exporters.nir.dialect import CHOICES, Dialect
 from stl_deploy.exporters.nir.file import read_nir
 from stl_deploy.exporters.nir.lower import (
-    METADATA_KEY,
     Lowering,
     all_errors,
     lower,
     metadata_dialect,
     own_metadata,
     try_lower,
+    with_metadata,
 )
 from stl_deploy.graph.check import TARGETS, TargetCheck, ask, check_program, report, soundness
 from stl_deploy.graph.compare import Tally
+from stl_deploy.graph.exact import with_input
 from stl_deploy.graph.findings import CheckReport, Finding, from_error
 from stl_deploy.graph.program import Delay, Floats, Neuron, Program
 from stl_deploy.graph.run import run
@@ -53,14 +54,11 @@ def check_file(
 ) -> CheckReport:
     """Check a NIR file; see `check`. An unreadable file gives a report with that one finding.
 
-    dialect: a Dialect, or what `load_dialect` takes. declared: what its metadata would say of the input, in place of
-    what they say. seen: where they say nothing.
+    dialect: a Dialect, or what `load_dialect` takes. declared, seen: as `with_input` takes them.
     """
     try:
         graph = read_nir(path)
-        if declared is not None or seen is not None:
-            said = {"input": dict(seen or {}), **own_metadata(graph)} | ({"input": dict(declared)} if declared else {})
-            graph.metadata = {**graph.metadata, METADATA_KEY: said}
+        graph = with_metadata(graph, with_input(own_metadata(graph), declared, seen))
         chosen = None if dialect is None else asked_dialect(graph, dialect)
     except Exception as error:
         return report({}, [from_error(error)], targets, None)

@@ -156,7 +156,7 @@ def _dialect(nodes: tuple[ir.Node, ...]) -> Dialect:
 def _bound(node: ir.Neuron) -> float:
     """Return the lower bound of a neuron's potential, one number in a dialect."""
     assert node.v_min is not None
-    if not node.spiking:
+    if not node.spiking or node.decay is None:
         raise CaptureError(
             f"layer '{node.name}' bounds currents below, as a ReLU does, for which NIR has no node", layer=node.name
         )

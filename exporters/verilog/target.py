@@ -100,10 +100,11 @@ class Verilog(IntegerProgram):
         return IntegerRun(run.y, {name: run.spikes[name] for name in names})
 
 
-def _not_of_the_engine(program: Program) -> list[UnsupportedError]:
-    """Return refusals of nodes that integers hold and the engine does not."""
+def _refused(program: Program) -> list[UnsupportedError]:
+    """Return refusals of nodes that integers do not hold, and of those that only the engine does not."""
     engine = "the engine"
     return [
+        *refusals(program),
         *refused_max_pools(program),
         *zero_starts_only(program, engine),
         *fixed_thresholds_only(program, engine),
@@ -123,8 +124,7 @@ class VerilogFormat(Format):
 
     def check(self, program: Program) -> Iterable[Finding]:
         """Return everything that keeps integers from holding the network, node by node, and their rounding."""
-        errors = [*refusals(program), *_not_of_the_engine(program)]
-        return [*(from_error(error) for error in errors), *rounded(program)]
+        return [*map(from_error, _refused(program)), *rounded(program)]
 
     def check_for(self, program: Program, options: VerilogOptions) -> Iterable[Finding]:
         """Check as `check`, with x whether its integers overflow.
@@ -163,7 +163,7 @@ class VerilogFormat(Format):
         options.
         """
         device = device_of(options.device)
-        for error in _not_of_the_engine(program):
+        for error in _refused(program):
             raise error
         given = calibration(program, options, options.x)
         chosen = choose(program, given)

@@ -64,6 +64,8 @@ class XyloFormat(Format):
 
         Raises UnsupportedError for networks that the chip cannot hold, InputError for input that is no spike counts.
         """
+        for error in refusals(program):
+            raise error
         chosen = choose(
             program,
             calibration(program, options, options.x),

@@ -85,6 +85,22 @@ def input_grid(metadata: Mapping[str, Any]) -> Grid | None:
     return Grid(bits, float(bound))
 
 
+def with_input(
+    metadata: Mapping[str, Any], declared: Mapping[str, Any] | None, seen: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Return metadata with what is known of the input: as declared now, else their grid, else as x shows (seen).
+
+    Integers in x do not make spikes that the metadata promise into counts.
+    """
+    if declared is not None:
+        return {**metadata, "input": dict(declared)}
+    if seen is None or input_grid(metadata) is not None:
+        return dict(metadata)
+    stated = metadata.get("input", {})
+    promised = stated.get("coding") == "spikes" and seen["coding"] == "graded"
+    return dict(metadata) if promised else {**metadata, "input": {**stated, **seen}}
+
+
 def input_bits(metadata: Mapping[str, Any]) -> int | None:
     """Return the declared fraction bits of real input; None if the metadata declare none."""
     grid = input_grid(metadata)

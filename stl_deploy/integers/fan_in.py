@@ -21,7 +21,7 @@ from stl_deploy.integers.by_fold import with_fold
 from stl_deploy.integers.fields import SEVERAL_ENDS, describe_field, refusal, refuse, unread
 from stl_deploy.integers.graph import MOST_DELAY
 from stl_deploy.integers.net import DECAY_ONE, MOST_SPIKES, RESETS
-from stl_deploy.integers.real_population import require_gain, total_gain
+from stl_deploy.integers.real_population import require_rows, total_gain
 from stl_deploy.integers.rows import RowAxis, mixes_rows, row_axis, rows_first, with_rows_first
 from stl_deploy.integers.scales import twelve_bits
 
@@ -120,7 +120,7 @@ def all_refusals(program: ir.Program, input_scale: float = 1.0) -> list[Unsuppor
     for neuron in program.of(ir.Neuron):
         errors += _neuron_refusals(neuron)
         with kept(errors):
-            require_gain(neuron, total_gain(neuron), pixels=neuron.spiking)
+            require_rows(neuron, pixels=neuron.spiking)
     for node in program.nodes if known else ():
         with kept(errors):
             _check(node, known)
@@ -150,9 +150,12 @@ def _instead(node: ir.Node, arriving: list[Value]) -> Value:
 
 def weightless(program: ir.Program, neuron: ir.Neuron) -> UnsupportedError | None:
     """Return the refusal of a neuron that reads nothing but weights of 0, for which there are no integers."""
-    sources = [program.by_name[source.node] for source in neuron.operands]
-    if not all(isinstance(source, ir.Linear | ir.Conv) and not source.weight.any() for source in sources):
-        return None
+    for source in neuron.operands:
+        before = program.by_name[source.node]
+        while isinstance(before, ir.Pool | ir.MaxPool | ir.Delay | ir.Reshape):
+            before = program.by_name[before.operands[0].node]
+        if not isinstance(before, ir.Linear | ir.Conv) or before.weight.any():
+            return None
     return refusal(neuron, "all-zero-layer", "every weight before it is 0", "it passes nothing on; leave it out")
 
 

@@ -80,17 +80,15 @@ def real_population(
     """
     if neuron.multi_spike and neuron.decay is None:
         neuron = replace(neuron, reset="subtract")  # one form for counts: without memory every reset acts alike
+    require_rows(neuron, pixels)
     total = total_gain(neuron)
     gain, divisor = _rows(total), np.ones(neuron.shape)
     if gain is None:
-        require_gain(neuron, total, pixels)
         gain, divisor = np.ones(neuron.shape[0]), total
     bias = None if bias is None else bias * gain
     if neuron.offset is not None:
         offset = np.broadcast_to(neuron.offset, neuron.shape) / divisor
         rows = _rows(offset)
-        if rows is None and not pixels:
-            _refuse_pixels(neuron, "drive offset")
         bias = _added(bias, offset if rows is None else rows)
     if bias is not None and not bias.any():
         bias = None
@@ -144,15 +142,18 @@ def row_gain(neuron: Neuron) -> Doubles:
     return gain
 
 
-def require_gain(neuron: Neuron, gain: Doubles, pixels: bool) -> None:
-    """Refuse gains that differ between the pixels of a channel, unless thresholds can be divided by them."""
-    if _rows(gain) is not None:
-        return
-    if not pixels:
-        _refuse_pixels(neuron, "gain")
-    if not (gain > 0).all():
-        reason = "its gain differs between pixels and is not above 0 everywhere"
-        refuse(neuron, "gain-per-pixel", reason, "use gains above 0, or one value per channel")
+def require_rows(neuron: Neuron, pixels: bool) -> None:
+    """Refuse gains and drive offsets that differ between the pixels of a channel, as `real_population` takes them."""
+    gain = total_gain(neuron)
+    if _rows(gain) is None:
+        if not pixels:
+            _refuse_pixels(neuron, "gain")
+        if not (gain > 0).all():
+            reason = "its gain differs between pixels and is not above 0 everywhere"
+            refuse(neuron, "gain-per-pixel", reason, "use gains above 0, or one value per channel")
+    uneven = neuron.offset is not None and _rows(np.broadcast_to(neuron.offset, neuron.shape)) is None
+    if uneven and neuron.spiking and not pixels:  # potentials are not stored: an output adds what drives each pixel
+        _refuse_pixels(neuron, "drive offset")
 
 
 def _rows(values: Doubles) -> Doubles | None:

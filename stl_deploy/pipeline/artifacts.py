@@ -24,6 +24,7 @@ from stl_deploy.exporters.targets import (
     Runner,
     complete_runner,
     find_runner,
+    findings,
     make_options,
     registry,
     why_unavailable,
@@ -47,10 +48,15 @@ FEW, MORE = 1_000_000, 6_000_000
 def write(program: Program, to: Format, path: Path, given: Mapping[str, Any] | None = None, **common: Any) -> Any:
     """Write an artifact; return the manifest's facts on it. given: the user's options; common: see `Options`.
 
-    Raises UnsupportedError for a node of a kind that the target does not take.
+    Raises UnsupportedError for a node of a kind that the target does not take, or if x is drawn where it is real.
     """
     require_taken(program, to.takes, to.name)
-    return dict(to.write(program, path, make_options(to, given or {}, **common)) or {})
+    options = make_options(to, given or {}, **common)
+    if options.is_random and options.calibration is None:
+        for each in findings(to, program):
+            if each.slug == "analog-input":  # drawn spikes are no input to choose its integers by
+                raise UnsupportedError(each.reason, node=str(each.node), slug=each.slug, remedy=each.remedy)
+    return dict(to.write(program, path, options) or {})
 
 
 @contextmanager

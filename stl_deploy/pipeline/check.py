@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -18,20 +18,18 @@ from stl_deploy.exporters.nir.lower import own_metadata, with_metadata
 from stl_deploy.exporters.targets import ChecksFor, findings, form_of, make_options, registry, suggest
 from stl_deploy.exporters.targets import settings as option_names
 from stl_deploy.graph.check import TargetCheck, check_program
-from stl_deploy.graph.exact import Grid, on_grid
+from stl_deploy.graph.exact import Grid, on_grid, with_input
 from stl_deploy.graph.findings import CheckReport
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import NetworkInput
+from stl_deploy.pipeline.graph_data import GraphData
 from stl_deploy.pipeline.network_input import checked_bits
-
-if TYPE_CHECKING:
-    from stl_deploy.pipeline.spiking_graph import SpikingGraph
 
 _OPTIONS = [field.name for field in fields(CheckOptions) if field.name != PLUG_INS]
 
 
 def check(
-    net: SpikingGraph, targets: Sequence[str] | None, options: CheckOptions, x: NetworkInput | None = None
+    net: GraphData, targets: Sequence[str] | None, options: CheckOptions, x: NetworkInput | None = None
 ) -> CheckReport:
     """Check each node for each target (default: every format's): faithful, approximate or unsupported, and why.
 
@@ -45,10 +43,8 @@ def check(
     declared, seen = declared_grid(options.input_grid), seen_coding(x)
     if net.program.origin is None:
         return check_as_program(net.program, asked, declared, seen)
-    own = own_metadata(net.graph)
-    if declared is not None or (seen is not None and "input" not in own):
-        return check_graph(with_metadata(net.graph, {**own, "input": declared or seen}), net.dialect, asked)
-    return check_graph(net.graph, net.dialect, asked)
+    graph = with_metadata(net.graph, with_input(own_metadata(net.graph), declared, seen))
+    return check_graph(graph, net.dialect, asked)
 
 
 def check_as_program(
@@ -57,9 +53,8 @@ def check_as_program(
     declared: Mapping[str, Any] | None,
     seen: Mapping[str, Any] | None,
 ) -> CheckReport:
-    """Return the report on a Program that is no NIR graph; declared, seen: as `check_file` takes them."""
-    said = {"input": dict(seen or {}), **program.metadata} | ({"input": dict(declared)} if declared else {})
-    return check_program(replace(program, metadata=said), asked)
+    """Return the report on a Program that is no NIR graph; declared, seen: as `with_input` takes them."""
+    return check_program(replace(program, metadata=with_input(program.metadata, declared, seen)), asked)
 
 
 def declared_grid(bits: int | None) -> dict[str, Any] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from typing import Any, NoReturn, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,16 +33,14 @@ from stl_deploy.graph.program import Floats, Program
 from stl_deploy.graph.readout import require_classes
 from stl_deploy.graph.run import NetworkInput, Result
 from stl_deploy.pipeline.artifacts import labels_of, open_runner, ready
+from stl_deploy.pipeline.graph_data import GraphData
 from stl_deploy.pipeline.network_input import check_numbers, checked_bits, on_declared_grid
 from stl_deploy.pipeline.results import BackendEvaluation, GraphEvaluation, Metric, Simulation, name_of, score_of
 from stl_deploy.pipeline.simulate import simulate
 
-if TYPE_CHECKING:
-    from stl_deploy.pipeline.spiking_graph import SpikingGraph
-
 
 def evaluate_graph(
-    net: SpikingGraph,
+    net: GraphData,
     data: Iterable[Any],
     *,
     steps: int | None = None,
@@ -191,7 +189,7 @@ class _Backends:
     """Further runs of the same batches."""
 
     def __init__(
-        self, net: SpikingGraph, backends: Sequence[str | Path], input_grid: int | None, metric: Metric | None
+        self, net: GraphData, backends: Sequence[str | Path], input_grid: int | None, metric: Metric | None
     ) -> None:
         self.net, self.input_grid, self.metric = net, input_grid, metric
         self.held: dict[str, tuple[float, float] | None] = {}
@@ -308,9 +306,7 @@ def _right(scores: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.bool_]:
     return np.asarray(scores.argmax(-1) == labels)
 
 
-def _arranged(
-    net: SpikingGraph, batch: Any, count: int, steps: int | None, time: str | None
-) -> tuple[Any, NDArray[Any]]:
+def _arranged(net: GraphData, batch: Any, count: int, steps: int | None, time: str | None) -> tuple[Any, NDArray[Any]]:
     """Return a batch as the module takes it, and as `SpikingGraph.simulate` takes it."""
     if net.original is not None and net.original.time in ("inside", "none"):
         if len(batch) != count:
@@ -350,7 +346,7 @@ def labelled_batches(data: Iterable[Any], *, any_target: bool = False) -> Iterat
         yield batch[0], labels.astype(np.int64)
 
 
-def _sequence(net: SpikingGraph, x: NDArray[Any], count: int, steps: int | None, time: str | None) -> NDArray[Any]:
+def _sequence(net: GraphData, x: NDArray[Any], count: int, steps: int | None, time: str | None) -> NDArray[Any]:
     shape = net.program.inputs[0].shape if net.original is None else net.original.takes
     if x.shape == (count, *shape):
         if steps is None:

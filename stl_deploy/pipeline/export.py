@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from numpy.typing import NDArray
 
@@ -24,12 +24,10 @@ from stl_deploy.exporters.targets import Format, find_format, form_of, format_of
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.readout import readout_of
 from stl_deploy.pipeline.artifacts import HasBudget, ParityBench, show_parity, whole_artifact, write
+from stl_deploy.pipeline.graph_data import GraphData
 from stl_deploy.pipeline.network_input import ProgramInput, drawn, first_steps, on_declared_grid
 from stl_deploy.pipeline.results import Exported
 from stl_deploy.training.run_files import MANIFEST
-
-if TYPE_CHECKING:
-    from stl_deploy.pipeline.spiking_graph import SpikingGraph
 
 SCHEMA_VERSION = 1
 
@@ -67,7 +65,7 @@ def check_place(to: str, output: Path, options: ExportOptions) -> Format:
 
 
 def export(
-    net: SpikingGraph,
+    net: GraphData,
     to: str,
     output: Path,
     given: ProgramInput | None,
