@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 sys.path.insert(0, str(DOCS))
 
+import by_target  # noqa: E402
 import generate  # noqa: E402
 import snippets  # noqa: E402
 
@@ -60,6 +61,11 @@ def test_every_key_of_the_configuration_is_on_its_page() -> None:
         for key in section.model_fields:
             assert f"| `{key}` |" in page
     assert "| `T` | an integer, ≥ 1, ≤ 10000 | `4` |" in page
+
+
+def test_the_table_by_target_is_what_check_finds() -> None:
+    """``python docs/by_target.py`` makes it anew."""
+    assert by_target.table() in by_target.PAGE.read_text()
 
 
 def test_every_link_leads_to_a_file_of_the_repository() -> None:
