@@ -92,7 +92,6 @@ def rows() -> dict[str, ir.Program]:
         "to another value": dense(v_reset=F(-0.5)),
         "reset by subtraction": dense(reset="subtract"),
         "the same a step late": dense(reset="subtract_delayed"),
-        "no leak": dense(decay=F(1)),
         "a decay for each neuron": dense(decay=_each(4)),
         "a threshold for each neuron": dense(threshold=_each(4)),
         "for each channel": images(threshold=_each(2, 1, 1)),
