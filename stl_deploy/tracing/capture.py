@@ -167,11 +167,11 @@ class _Capturing:
 
     def _proved(self, few: Tensor, traced: Traced) -> Capture:
         """Return the graph of a traced step, proved on x. few: what was traced."""
-        model, batch, call, axis = self.model, self.batch, self.call, self.axis
+        model, batch, call = self.model, self.batch, self.call
         operations = traced.recorded * sum(1 + signal.node.elements() // 2**9 for signal in traced.steps.signals)
-        steps = None if call.time == "inside" else few.shape[1 - axis] + 2
-        larger = sized(few, axis, samples=few.shape[axis] + 1, steps=steps)
-        require_repeatable(model, few, permuted(few, 7), call, traced.made, operations, larger)
+        beside = ReplayProof(model, traced, batch)
+        what, larger = beside.larger()
+        beside.made[what] = require_repeatable(model, few, permuted(few, 7), call, traced.made, operations, larger)
         if call.drawn is not None:
             require_drawn_starts(model, few, traced)
         made = require_whole(traced, batch)
@@ -191,7 +191,7 @@ class _Capturing:
         folded = replace(folded, program=replace(folded.program, metadata=metadata))
         original = Captured(model, traced, folded, few, self.fold)
         stage("proving on x")
-        proof = replace(_prove(original, batch), matrices=matrices) if self.verify else None
+        proof = replace(_prove(original, batch, beside), matrices=matrices) if self.verify else None
         inner = model._orig_mod if isinstance(model, Packed) else model
         name = type(inner).__name__.lower()
         return Capture(folded.program, proof, traced.readout, original, original.as_graph_input(batch), name)
@@ -238,10 +238,9 @@ def _size_thresholds(model: nn.Module, x: Tensor, call: Call) -> None:
         run_module(model, x, call)
 
 
-def _prove(captured: Captured, x: Tensor) -> Proof:
+def _prove(captured: Captured, x: Tensor, replayed: ReplayProof) -> Proof:
     model, traced, folded = captured.model, captured.traced, captured.folded
     call, axis = traced.call, batch_axis(traced.call)
-    replayed = ReplayProof(model, traced, x)
     values = replayed.run()
     stage("proving the folded layers")
     layers, own, array, real = _prove_folded(model, traced, folded, x, values)

@@ -184,14 +184,19 @@ def prove_replay(model: nn.Module, traced: Traced, x: Tensor, what: str) -> int:
 
 
 def prove_outputs(
-    model: nn.Module, traced: Traced, x: Tensor, what: str, values: Values | None = None, *, gradients: bool = False
+    model: nn.Module,
+    traced: Traced,
+    x: Tensor,
+    what: str,
+    values: Values | None = None,
+    own: Tensor | None = None,
 ) -> int:
     """Compare the outputs of the step's graph with the module's on ``x``, without a record of its operations.
 
-    values: what the graph computes on ``x``, if that is known. gradients: whether torch records them. Returns the
-    number of compared values; raises ComputesOtherwiseError where they differ.
+    values: what the graph computes on ``x``, if that is known; own: what the module does. Returns the number of
+    compared values; raises ComputesOtherwiseError where they differ.
     """
-    own = run_module(model, x, traced.call, gradients=gradients)
+    own = run_module(model, x, traced.call) if own is None else own
     try:
         values = values or replay(traced.steps, steps_of(traced.call, x, traced.length), [])
     except (RuntimeError, ValueError, IndexError, TypeError) as error:  # not the module's own, which ran

@@ -28,8 +28,8 @@ _AFFORDED, _AFFORDED_CALLS = 2**25, 20_000
 class ReplayProof:
     """Runs of the module beside its captured step.
 
-    compared: values so far; done: the runs, in words; fixed_steps: the module makes a fixed number of steps;
-    with_gradients: torch recorded gradients in the run of many steps and samples.
+    compared: values so far; done: the runs, in words; fixed_steps: the module makes a fixed number of steps.
+    made: what the module put out while torch recorded gradients, by run; with_gradients: whether that was equal.
     """
 
     def __init__(self, model: nn.Module, traced: Traced, x: Tensor) -> None:
@@ -38,10 +38,33 @@ class ReplayProof:
         self.inside = traced.call.time == "inside"
         self.compared, self.fixed_steps, self.with_gradients = 0, False, False
         self.done: list[str] = []
+        self.made: dict[str, Tensor | None] = {}
         self.samples = max(_MANY_SAMPLES, 2 * x.shape[self.axis])
         self.steps = max(_MANY_STEPS, 4 * x.shape[1 - self.axis])
         self._operations = len(traced.steps.signals)
         self._values = sum(signal.node.elements() for signal in traced.steps.signals)
+        affords = self._values * self.samples * self.steps <= _AFFORDED
+        self._affords_both = affords and self._operations * self.steps <= _AFFORDED_CALLS
+        self._most_samples = max(_FEWEST_OTHERS, min(self.samples, _AFFORDED // (self._values * traced.length)))
+        self._most_steps = min(self.steps, _AFFORDED // (2 * self._values), _AFFORDED_CALLS // self._operations)
+
+    def larger(self) -> tuple[str, Tensor]:
+        """Return the first run of another size, in words, and its input."""
+        if self.inside or not self._most_steps:
+            return self._of_samples(self._most_samples)
+        return self._of_steps(self._samples_of(self._most_steps), self._most_steps)
+
+    def _samples_of(self, steps: int) -> int:
+        """Return the number of samples beside many steps."""
+        afforded = max(2, min(_MANY_SAMPLES, _AFFORDED // (self._values * steps)))
+        return self.samples if self._affords_both else afforded
+
+    def _of_samples(self, samples: int) -> tuple[str, Tensor]:
+        return counted(samples, "sample"), self._others(self.x, samples)
+
+    def _of_steps(self, samples: int, steps: int) -> tuple[str, Tensor]:
+        given = self._others(sized(self.x, self.axis, samples=2, steps=steps), samples)
+        return f"{counted(steps, 'step')} of {counted(samples, 'sample')}", given
 
     def run(self) -> Values:
         """Compare spikes on recorded input, and outputs on all of x, on others and on other sizes.
@@ -55,12 +78,11 @@ class ReplayProof:
         if self.traced.recorded > self.traced.length:  # x was repeated
             few = self.traced.length + 3
             fresh = permuted(sized(self.x, self.axis, samples=_MANY_SAMPLES, steps=few), 6)
-            self._succeeds(fresh, counted(few, "step"))
-        if not self._many_of_both():
-            self._many_steps()
+            self._succeeds(counted(few, "step"), fresh)
+        if not (self._many_steps() and self._affords_both):
             self._many_samples()
         self._few_of_each()
-        self._succeeds(torch.zeros_like(self._as_recorded(sized(self.x, self.axis, samples=2))), "silent input")
+        self._succeeds("silent input", torch.zeros_like(self._as_recorded(sized(self.x, self.axis, samples=2))))
         return values
 
     def _recorded(self) -> None:
@@ -87,7 +109,7 @@ class ReplayProof:
             if _differs(error):
                 raise
             try:
-                (self._succeeds if self.inside else self._takes_steps)(larger, what)
+                (self._succeeds if self.inside else self._takes_steps)(what, larger)
             except ComputesOtherwiseError:
                 raise error from None  # it names the cause
             for what, given in kinds.items():
@@ -106,27 +128,21 @@ class ReplayProof:
             kinds.append(extremes(x, self.axis))
         return sized(torch.cat([*kinds, of_each_kind(x, self.axis)], self.axis), self.axis, samples=samples)
 
-    def _many_of_both(self) -> bool:
-        """Compare many steps of many samples; return whether the module takes them and time allows."""
-        affords = self._values * self.samples * self.steps <= _AFFORDED
-        affords = affords and self._operations * self.steps <= _AFFORDED_CALLS
-        if affords:
-            with suppress(CaptureError):  # without gradients it says why
-                self.with_gradients = self._compares_steps(self.samples, self.steps, gradients=True)
-        return self.with_gradients or (affords and self._compares_steps(self.samples, self.steps))
-
     def _many_samples(self) -> None:
         """Compare as many samples as time allows and the module takes, the farthest from x in any case."""
-        samples = max(_FEWEST_OTHERS, min(self.samples, _AFFORDED // (self._values * self.traced.length)))
         own = self.x.shape[self.axis]
-        self._most(own, samples, lambda n: self._succeeds(self._others(self.x, n), counted(n, "sample")))
+        self._most(own, self._most_samples, lambda samples: self._succeeds(*self._of_samples(samples)))
 
-    def _many_steps(self) -> None:
-        """Compare as many steps as time allows and the module takes."""
-        steps = min(self.steps, _AFFORDED // (2 * self._values), _AFFORDED_CALLS // self._operations)
-        if steps and not self._compares_steps(max(2, min(_MANY_SAMPLES, _AFFORDED // (self._values * steps))), steps):
-            own = min(_FEWEST_OTHERS, self.x.shape[self.axis])
-            self._most(self.traced.length, steps, lambda n: self._compares_steps(own, n))
+    def _many_steps(self) -> bool:
+        """Compare as many steps as time allows and the module takes; return whether it takes the most."""
+        most = self._most_steps
+        if self.inside or not most:
+            return False
+        if self._takes_steps(*self._of_steps(self._samples_of(most), most)):
+            return True
+        few = min(_FEWEST_OTHERS, self.x.shape[self.axis])
+        self._most(self.traced.length, most, lambda steps: self._takes_steps(*self._of_steps(few, steps)))
+        return False
 
     def _most(self, taken: int, most: int, compares: Callable[[int], bool]) -> None:
         """Compare at the size ``most``, or else at the greatest that the module takes, beyond the size ``taken``."""
@@ -138,21 +154,13 @@ class ReplayProof:
             else:
                 refused = middle
 
-    def _compares_steps(self, samples: int, steps: int, *, gradients: bool = False) -> bool:
-        """Compare outputs on so many steps; return whether the module takes and makes them."""
-        if self.inside:
-            return False
-        given = self._others(sized(self.x, self.axis, samples=2, steps=steps), samples)
-        what = f"{counted(steps, 'step')} of {counted(samples, 'sample')}"
-        return self._takes_steps(given, what, gradients=gradients)
-
-    def _takes_steps(self, given: Tensor, what: str, *, gradients: bool = False) -> bool:
+    def _takes_steps(self, what: str, given: Tensor) -> bool:
         """Compare as `_succeeds`, unless the module makes a fixed number of steps."""
         own = any("Traced" in type(part).__name__ for part in nn.Module.modules(self.model) if _is_scripted(part))
         if self.fixed_steps or own:
             return False
         try:
-            return self._succeeds(given, what, gradients=gradients)
+            return self._succeeds(what, given)
         except CaptureError:
             steps, length = given.shape[1 - self.axis], self.traced.length
             if steps <= length or not ignores_later_steps(self.model, given, self.traced.call, length):
@@ -162,15 +170,22 @@ class ReplayProof:
 
     def _few_of_each(self) -> None:
         """Compare one sample, and one step of as many as time allows, within the range of x and beyond it."""
-        self._succeeds(permuted(sized(self.x, self.axis, samples=1), 6), "1 sample")
+        self._succeeds("1 sample", permuted(sized(self.x, self.axis, samples=1), 6))
         if not self.inside:
             samples = max(_FEWEST_OTHERS, min(_MANY_SAMPLES, _AFFORDED // self._values))
-            self._succeeds(sized(self._others(self.x, samples), self.axis, samples=samples, steps=1), "1 step")
+            self._succeeds("1 step", sized(self._others(self.x, samples), self.axis, samples=samples, steps=1))
 
-    def _succeeds(self, given: Tensor, what: str, *, gradients: bool = False) -> bool:
-        """Compare outputs on ``given``; return whether the module takes it. gradients: whether torch records them."""
+    def _succeeds(self, what: str, given: Tensor) -> bool:
+        """Compare outputs on ``given``; return whether the module takes it."""
+        made = self.made.pop(what, None)
+        if made is not None:
+            with suppress(*FAILURES):  # without gradients it says why
+                self.compared += prove_outputs(self.model, self.traced, given, what, own=made)
+                self.with_gradients = True
+                self.done.append(what)
+                return True
         try:
-            self.compared += prove_outputs(self.model, self.traced, given, what, gradients=gradients)
+            self.compared += prove_outputs(self.model, self.traced, given, what)
         except FAILURES as error:
             if _differs(error):
                 raise

@@ -9,6 +9,7 @@ import random
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -52,36 +53,58 @@ def require_repeatable(
     made: Tensor | None = None,
     operations: int = _AFFORDED,
     larger: Tensor | None = None,
-) -> None:
+) -> Tensor | None:
     """Raise CaptureError unless a call from rest gives the same after one on another input, and after many.
 
     What draws numbers, keeps state, or keeps what it made of an earlier input does not; nor does what changes, a
     little in each call, a number that it reads. made: the output of a call on ``x`` from rest. operations: of a call.
-    larger: an input of other sizes, which comes first.
+    larger: an input of other sizes, which comes first. Returns the output on that while torch records gradients, or
+    None where it fails so.
     """
     calls = min(_IN_A_ROW, _AFFORDED // operations)
+    sizes = _OtherSizes(larger)
     try:
-        why = _unrepeatable(model, x, other, call, made, calls, larger)
+        why = _unrepeatable(model, x, other, call, made, calls, sizes)
     except CaptureError:  # what the larger input left does not fit x
         if larger is None:
             raise
-        larger = None
-        why = _unrepeatable(model, x, other, call, made, calls, larger)
+        sizes.x = None
+        why = _unrepeatable(model, x, other, call, made, calls, sizes)
     if why and made is not None:  # in a record, text of values is other text
-        why = _unrepeatable(model, x, other, call, None, calls, larger)
+        why = _unrepeatable(model, x, other, call, None, calls, sizes)
     if why:
         raise CaptureError(
             f"{why}; start from rest in forward"
             + remedy(cli=" or in a method reset()", python=", in a method reset(), or give reset=...")
         )
+    return sizes.made
+
+
+@dataclass
+class _OtherSizes:
+    """An input of other sizes, and what a model makes of it while torch records gradients."""
+
+    x: Tensor | None
+    made: Tensor | None = None
+
+    def run(self, model: nn.Module, call: Call) -> None:
+        """Leave in the model what a call on it leaves."""
+        if self.x is None:
+            return
+        for gradients in (True, False):
+            with suppress(CaptureError), torch.set_grad_enabled(gradients):  # takes no other sizes, or no gradients
+                outputs = _outputs(model, self.x, call, seed=1)
+                made = (torch.stack(outputs) if call.time == "step" else outputs[0]).detach()
+                self.made = made if gradients else None
+                return
 
 
 def _unrepeatable(
-    model: nn.Module, x: Tensor, other: Tensor, call: Call, made: Tensor | None, in_a_row: int, larger: Tensor | None
+    model: nn.Module, x: Tensor, other: Tensor, call: Call, made: Tensor | None, in_a_row: int, sizes: _OtherSizes
 ) -> str:
     """Return why a model gives something else on ``x`` after other calls; nothing if it does not.
 
-    other: of the size of x, as a state may be kept until another size comes. larger: of another, which may be kept.
+    other: of the size of x, as a state may be kept until another size comes. sizes: others, which may be kept.
     """
     if made is not None:
         first = list(made) if call.time == "step" else [made]
@@ -92,11 +115,8 @@ def _unrepeatable(
     for calls in _CALLS:
         with as_found(model), torch.no_grad():
             to_eval(model)
-            if larger is not None:
-                with suppress(CaptureError):  # takes no other sizes
-                    _outputs(model, larger, call, seed=1)
+            sizes.run(model, call)
             _outputs(model, other, call, seed=1)
-            larger = None
             before, kept = _numbers_at_rest(model, call), _kept(model)
             if not _same(first, _outputs(model, x, call, seed=1)):
                 return (
@@ -109,8 +129,10 @@ def _unrepeatable(
                 if not _same(first, _outputs(model, x, call, seed=1)):
                     return f"the module gives something else on the same input in call {again}"
             changed = _change_often(model, before, after, calls)
-            if not changed:
+            overflown = not all(bool(number.isfinite().all()) for number in before.values())
+            if not changed and not (overflown and sizes.x is not None):
                 return ""
+            sizes.x = None
             try:
                 if _same(first, _outputs(model, x, call, seed=1)):
                     continue
