@@ -8,9 +8,6 @@ arrives in step 0, which in a deep network may be never.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from itertools import zip_longest
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -45,7 +42,7 @@ def fit_neuron(population: Population, steps: Steps) -> Fitted:
     if any(signal.node.dtype in _COARSE for signal in signals):
         return candidates[0]  # capture warns of coarser numbers
     many = _MANY_STEPS if len(candidates) > 1 else _STEPS
-    code = _Code(steps, _drawn(population, many))
+    code = Code(steps, _drawn(population, many).get)
     try:
         differing = [_differing(population, fitted, code, many) for fitted in candidates]
     except NoFormError:
@@ -90,33 +87,7 @@ def _drawn(population: Population, steps: int) -> dict[Signal, list[Tensor]]:
     return series
 
 
-class _Code(Code):
-    """The code of a neuron. series: of its currents."""
-
-    def __init__(self, steps: Steps, series: Mapping[Signal, list[Tensor]]) -> None:
-        super().__init__(steps, series.get)
-        self.series = series
-
-    def made(self, node: Node, read: Callable[[Node], Tensor]) -> Tensor:
-        """Return an operation of step 0 that no later step has; a current, where one line makes both."""
-        current = next((signal for signal in self.series if _is_same_operation(signal.node, node)), None)
-        if current is not None:
-            return self.series[current][0]
-        if not (node.constant or node.pointwise):
-            raise NoFormError(f"'{node.called}' is no elementwise arithmetic")
-        return super().made(node, read)
-
-
-def _is_same_operation(later: Node, sooner: Node) -> bool:
-    """Return whether one line makes both, with the same weights."""
-    if (later.name, later.place, later.layout) != (sooner.name, sooner.place, sooner.layout):
-        return False
-    weights = ([n.tensor for n in node.inputs if n.constant] for node in (later, sooner))
-    pairs = list(zip_longest(*weights))
-    return all(a is not None and b is not None and torch.equal(a, b) for a, b in pairs)
-
-
-def _differing(population: Population, fitted: Fitted, code: _Code, steps: int) -> int | None:
+def _differing(population: Population, fitted: Fitted, code: Code, steps: int) -> int | None:
     """Count the potentials that differ in bits; None if one differs, or fires, otherwise than by rounding.
 
     A neuron is not compared any further once its potential was so near its threshold that rounding decides.
