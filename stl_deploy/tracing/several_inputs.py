@@ -13,7 +13,8 @@ from torch import nn
 
 from stl_deploy._util.reachable import reachable
 from stl_deploy.config.options import Time
-from stl_deploy.graph.program import Concat, Gather, Input, Node, Operand, Output, Program, Reshape
+from stl_deploy.errors import CaptureError
+from stl_deploy.graph.program import Gather, Input, Node, Operand, Output, Program, Reshape
 from stl_deploy.graph.segments import ordered
 from stl_deploy.passes.base import Rewritten
 from stl_deploy.passes.permutations import Permutations, arrange
@@ -53,7 +54,7 @@ def given_each(
 def split_input(program: Program, parts: Sequence[Part]) -> tuple[Program, tuple[Part, ...]]:
     """Return a Program with an Input for each part in place of the one of all features, and the parts' nodes.
 
-    Gathers of one part read its Input; readers of several read their concatenation. The values are the same.
+    Gathers of one part read its Input. Raises CaptureError for a layer that reads several parts as one.
     """
     (joined,) = program.inputs
     taken = set(program.by_name) - {joined.name}
@@ -81,7 +82,7 @@ def split_input(program: Program, parts: Sequence[Part]) -> tuple[Program, tuple
         if node.name != joined.name:
             nodes[node.name] = node
     if any(operand.node == joined.name for node in nodes.values() for operand in node.operands):
-        nodes |= _concatenated(joined, parts)
+        raise CaptureError("a layer reads several of the model's inputs as one array, which no graph holds")
     for name, node in list(nodes.items()):
         operands = tuple(_resolved(operand, stands_for) for operand in node.operands)
         if operands != node.operands:
@@ -102,22 +103,6 @@ def _gathered(node: Gather, part: Part, source: Operand) -> Node | None:
     if node.shape == part.shape:
         return None
     return Reshape(name=node.name, shape=node.shape, operands=(source,), input_shape=part.shape)
-
-
-def _concatenated(joined: Input, parts: Sequence[Part]) -> dict[str, Node]:
-    """Return all inputs as the one array that the module was traced with, under its name."""
-    flat = {
-        f"{part.node}_flat": Reshape(
-            name=f"{part.node}_flat",
-            shape=(prod(part.shape),),
-            operands=(Operand(part.node),),
-            input_shape=part.shape,
-        )
-        for part in parts
-    }
-    sizes = tuple(prod(part.shape) for part in parts)
-    whole = Concat(name=joined.name, shape=joined.shape, operands=tuple(map(Operand, flat)), sizes=sizes)
-    return {**flat, joined.name: whole}
 
 
 def _resolved(operand: Operand, stands_for: Mapping[str, Operand]) -> Operand:
