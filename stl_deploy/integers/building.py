@@ -23,6 +23,7 @@ from stl_deploy.integers.real_population import RealPopulation, real_population,
 from stl_deploy.integers.real_weights import (
     late,
     one_scale,
+    over_two_axes,
     real_bias,
     real_weights,
     rounded_bias,
@@ -140,16 +141,9 @@ class LayerwiseQuantiser:
         """Add a node without weights."""
         common: dict[str, Any] = {"name": name, "shape": node.shape, "operands": sources}
         if isinstance(node, ir.Pool):
-            (top, bottom), (left, right) = node.padding
-            return int_ir.SumPoolNode(
-                kernel=(node.kernel[0], node.kernel[1]),
-                stride=(node.stride[0], node.stride[1]),
-                padding=((top, bottom), (left, right)),
-                input_shape=node.input_shape,
-                **common,
-            )
+            return int_ir.SumPoolNode(**over_two_axes(node, "kernel"), **common)
         if isinstance(node, ir.MaxPool):
-            return _max_pool_node(node, common)
+            return int_ir.MaxPoolNode(**over_two_axes(node, "kernel"), **common)
         if isinstance(node, ir.Delay):
             return int_ir.DelayNode(steps=np.asarray(node.steps, np.int32), **common)
         if isinstance(node, ir.Gather):
@@ -386,18 +380,3 @@ def _rows_back(neuron: IntegerNeuron, axis: RowAxis, shape: ir.Shape) -> Integer
     names = ("v_decay", "threshold", "i_decay", "drop", "v_reset", "v_start", "u_start")
     arrays = {name: back(getattr(neuron, name)) for name in names}
     return neuron if axis == "first" else replace(neuron, adaptation=adapts, **arrays)
-
-
-def _max_pool_node(node: ir.MaxPool, common: Mapping[str, Any]) -> int_ir.MaxPoolNode:
-    """Return a max pool; over one axis it gets a height of 1."""
-    (kernel, stride, padding), before = (node.kernel, node.stride, node.padding), node.input_shape
-    if len(kernel) == 1:
-        kernel, stride, padding, before = (1, *kernel), (1, *stride), ((0, 0), *padding), (before[0], 1, before[1])
-    (top, bottom), (left, right) = padding
-    return int_ir.MaxPoolNode(
-        kernel=(kernel[0], kernel[1]),
-        stride=(stride[0], stride[1]),
-        padding=((top, bottom), (left, right)),
-        input_shape=before,
-        **common,
-    )

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from stl_deploy._util.remedies import option
 from stl_deploy.errors import InputError
-from stl_deploy.graph.program import Conv, Doubles, Linear, Neuron, Node, Scale
+from stl_deploy.graph.program import Conv, Doubles, Linear, MaxPool, Neuron, Node, Pool, Scale
 from stl_deploy.integers.fan_in import FanIn, WeightedPath
 from stl_deploy.integers.graph import ConvNode, DenseNode, GainNode
 from stl_deploy.integers.net import Ints
@@ -110,28 +110,23 @@ def weighted_node(node: Linear | Conv | Scale, name: str, weight: Ints, bias: In
         return DenseNode(weight=weight, bias=bias, **common)
     if isinstance(node, Scale):
         return GainNode(weight=weight, **common)
-    if len(node.input_shape) == 3:
-        (before, after), (left, right) = node.padding
-        return ConvNode(
-            weight=weight,
-            bias=bias,
-            stride=(node.stride[0], node.stride[1]),
-            padding=((before, after), (left, right)),
-            dilation=(node.dilation[0], node.dilation[1]),
-            groups=node.groups,
-            input_shape=node.input_shape,
-            **common,
-        )
-    return ConvNode(
-        weight=weight[:, :, None],
-        bias=bias,
-        stride=(1, node.stride[0]),
-        padding=((0, 0), (node.padding[0][0], node.padding[0][1])),
-        dilation=(1, node.dilation[0]),
-        groups=node.groups,
-        input_shape=(node.input_shape[0], 1, node.input_shape[1]),
-        **common,
-    )
+    weight = weight[:, :, None] if weight.ndim == 3 else weight
+    return ConvNode(weight=weight, bias=bias, groups=node.groups, **over_two_axes(node, "dilation"), **common)
+
+
+def over_two_axes(node: Conv | Pool | MaxPool, size: str) -> dict[str, Any]:
+    """Return the fields of a node's windows, ``size`` (kernel or dilation) too; over one axis they get a height of 1.
+
+    ``[C, L] = [4, 9]`` becomes ``[4, 1, 9]``, a stride of 2 becomes (1, 2).
+    """
+    height = (1,) * (2 - len(node.stride))
+    channels, *sizes = node.input_shape
+    return {
+        size: (*height, *getattr(node, size)),
+        "stride": (*height, *node.stride),
+        "padding": (*((0, 0) for _ in height), *node.padding),
+        "input_shape": (channels, *height, *sizes),
+    }
 
 
 def bits_of(input_scale: float) -> int | None:

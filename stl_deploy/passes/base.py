@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from stl_deploy._util.json_twin import JsonTwin
 from stl_deploy.config.options import FoldOptions
 from stl_deploy.errors import StlDeployError
-from stl_deploy.graph.program import Doubles, Neuron, Node, Operand, Program, Scale
+from stl_deploy.graph.program import Conv, Doubles, Floats, Linear, Neuron, Node, Operand, Program, Scale
 from stl_deploy.graph.segments import ordered
 from stl_deploy.passes.permutations import Indices
 
@@ -148,6 +148,17 @@ def rewrite(change: Callable[[Nodes], Nodes]) -> Callable[[Program], Rewritten]:
 def reads_one(node: Node) -> bool:
     """Return whether a node reads one node's output of the same step."""
     return len(node.operands) == 1 and not node.operands[0].delay
+
+
+def row_factors(node: Linear | Conv) -> Floats | None:
+    """Return the factor of each row of weights that scale rows alone, diagonal ones or depthwise 1x1; else None."""
+    if isinstance(node, Conv):
+        alone = node.weight.size == len(node.weight) == node.groups == node.input_shape[0]
+        plain = alone and set(node.stride) == {1} and not any(map(any, node.padding))
+        return node.weight.reshape(-1) if plain else None
+    rows = np.diagonal(node.weight)
+    square = node.weight.shape[0] == node.weight.shape[1]
+    return rows if square and np.count_nonzero(node.weight) == np.count_nonzero(rows) else None
 
 
 def leak_end(node: Neuron) -> Doubles:

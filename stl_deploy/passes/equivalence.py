@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stl_deploy._util.reachable import reachable
 from stl_deploy.errors import GraphError, ParityError
 from stl_deploy.graph import neurons
 from stl_deploy.graph.cell import Cell
@@ -120,7 +121,7 @@ class Cut:
     def _reached(self, known: Arrived, program: Program) -> set[str]:
         """Return the nodes with another input or computation than in the known run."""
         was, before = known.cut.given, known.of.by_name
-        moved, waiting = set(), []
+        moved, changed = set(), []
         for node in program.nodes:
             name, same = node.name, before.get(node.name)
             if name in self.given:
@@ -129,24 +130,23 @@ class Cut:
             else:
                 differs = same is not node or name in was
                 moved |= {name} if differs else set()
-            waiting += [name] if differs else []
-        while waiting:
-            for reader in program.readers[waiting.pop()]:
-                if reader.name not in moved:
-                    moved.add(reader.name)
-                    waiting += [] if reader.name in self.given else [reader.name]
-        return moved
+            changed += [name] if differs else []
+
+        def readers(name: str) -> list[str]:
+            return [reader.name for reader in program.readers[name]]
+
+        behind = [reader for name in changed for reader in readers(name)]
+        return moved.union(reachable(behind, lambda name: [] if name in self.given else readers(name)))
 
     def _before(self, program: Program, ends: set[str]) -> set[str]:
         """Return the nodes that ``ends`` are computed from, back to the given values."""
-        needed = {name for name in ends if name not in self.given}
-        waiting = list(ends)
-        while waiting:
-            for source in program.by_name[waiting.pop()].operands:
-                if source.node not in needed:
-                    needed.add(source.node)
-                    waiting += [] if source.node in self.given else [source.node]
-        return needed
+
+        def sources(name: str) -> list[str]:
+            return [source.node for source in program.by_name[name].operands]
+
+        first = [source for end in ends for source in sources(end)]
+        before = reachable(first, lambda name: [] if name in self.given else sources(name))
+        return (ends - self.given.keys()).union(before)
 
 
 def _none_silent(values: Floats, most: float, rng: np.random.Generator) -> Floats:

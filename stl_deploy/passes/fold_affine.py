@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from stl_deploy.graph.exact import Grid, grids
-from stl_deploy.graph.program import Conv, Doubles, Floats, Linear, MaxPool, Node, Pool, Program, Reshape, Scale
+from stl_deploy.graph.program import Conv, Doubles, Linear, MaxPool, Node, Pool, Program, Reshape, Scale
 from stl_deploy.graph.segments import looped
-from stl_deploy.passes.base import Nodes, Pass, Rewritten, by_row, bypassed, reads_one, with_nodes
+from stl_deploy.passes.base import Nodes, Pass, Rewritten, by_row, bypassed, reads_one, row_factors, with_nodes
 
 
 class _Affine(NamedTuple):
@@ -65,21 +65,12 @@ def _is_bounded(program: Program, node: Node, known: Mapping[str, Grid | None]) 
 
 def _affine(node: Node) -> _Affine | None:
     """Return the affine form of scales, 1x1 depthwise convolutions and diagonal weights; None for other nodes."""
-    scale: Floats
     if isinstance(node, Scale):
         return _Affine(np.broadcast_to(node.scale.astype(np.float64), node.shape), np.zeros(node.shape))
-    if isinstance(node, Conv):
-        alone = node.weight.size == len(node.weight) == node.groups == node.input_shape[0]
-        if not alone or set(node.stride) != {1} or _pads(node):
-            return None
-        scale, rank = node.weight.reshape(-1), len(node.shape)
-    elif isinstance(node, Linear):
-        diagonal = node.weight.shape[0] == node.weight.shape[1]
-        if not diagonal or np.count_nonzero(node.weight) != np.count_nonzero(np.diagonal(node.weight)):
-            return None
-        scale, rank = np.diagonal(node.weight), 1
-    else:
+    scale = row_factors(node) if isinstance(node, Linear | Conv) else None
+    if scale is None or not isinstance(node, Linear | Conv):
         return None
+    rank = len(node.shape) if isinstance(node, Conv) else 1
     offset = np.zeros(len(scale)) if node.bias is None else node.bias
     values = (np.broadcast_to(by_row(each, rank).astype(np.float64), node.shape) for each in (scale, offset))
     return _Affine(*values)

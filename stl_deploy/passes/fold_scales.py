@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from stl_deploy.graph.program import Conv, Doubles, Linear, Node, Operand, Program, Scale
-from stl_deploy.passes.base import Nodes, Pass, Rewritten, by_row, bypassed, with_nodes
+from stl_deploy.passes.base import Nodes, Pass, Rewritten, by_row, bypassed, row_factors, with_nodes
 
 
 def _until_done(rewrite: Callable[[Program, Nodes], list[str]]) -> Callable[[Program], Rewritten]:
@@ -91,18 +91,11 @@ def _as_scale(node: Node) -> tuple[Scale | None, Any]:
         return node, None
     if not isinstance(node, Linear | Conv) or len(node.operands) == 1:
         return None, None
-    rows = len(node.weight)
-    if isinstance(node, Linear):
-        diagonal = node.weight.shape == (rows, rows) and len(node.shape) == 1
-        if not diagonal or (node.weight != np.diag(np.diag(node.weight))).any():
-            return None, None
-        factors: Any = np.diag(node.weight)
-    else:
-        pointwise = node.weight[0].size == 1 and node.groups == rows and set(node.stride) == {1}
-        if not pointwise or any(map(any, node.padding)):
-            return None, None
-        factors = by_row(node.weight, len(node.shape))
-    return Scale(name=node.name, shape=node.shape, operands=node.operands, scale=factors), node.bias
+    rows = row_factors(node)
+    if rows is None or (isinstance(node, Linear) and len(node.shape) > 1):
+        return None, None
+    scale = by_row(rows, len(node.shape))
+    return Scale(name=node.name, shape=node.shape, operands=node.operands, scale=scale), node.bias
 
 
 def _multiply(nodes: Nodes, factors: Mapping[str, Doubles]) -> None:
