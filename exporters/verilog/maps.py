@@ -80,6 +80,7 @@ def _pooled(size: int, pools: Sequence[SumPoolNode | MaxPoolNode], axis: int) ->
     for pool in pools:
         kernel, stride, before = pool.kernel[axis], pool.stride[axis], pool.padding[axis][0]
         outputs = range(pool.shape[axis - 2])
+        # Window `out` begins at out·stride - before: with 3 places every 2, place 2 lies in windows 0 and 1.
         reached = [
             [out for place in places for out in outputs if 0 <= place + before - out * stride < kernel]
             for places in reached

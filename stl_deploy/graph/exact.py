@@ -96,7 +96,8 @@ def with_input(
         return {**metadata, "input": dict(declared)}
     if seen is None or input_grid(metadata) is not None:
         return dict(metadata)
-    stated = metadata.get("input", {})
+    stated = metadata.get("input")
+    stated = stated if isinstance(stated, Mapping) else {}  # a file's, which may hold anything
     promised = stated.get("coding") == "spikes" and seen["coding"] == "graded"
     return dict(metadata) if promised else {**metadata, "input": {**stated, **seen}}
 

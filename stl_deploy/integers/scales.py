@@ -175,6 +175,7 @@ def best_candidate(
     stages = [(slice(None), 1)] if some.step == 1 else [(some, SHORTLIST), (slice(None), 1)]
     for part, kept in stages:
         if len(left) > kept:
+            # Candidates of one array of weights share its sums, which take most of the time.
             groups = [list(group) for _, group in groupby(left, key=lambda candidate: id(candidate.weights))]
             counted = [count for counts in map_parts(partial(_counted, differing, part), groups) for count in counts]
             left = [left[i] for i in np.argsort(counted, kind="stable")[:kept]]

@@ -259,6 +259,7 @@ class _Judge:
             wrong &= ~parted
             if wrong.any():
                 self._refuse(after.name, step, wrong, (spikes, others), (u, w))
+            # One was reset and the other not: from here on their potentials say nothing about the pass.
             parted |= spikes != others
 
     def _refuse(self, name: str, step: int, wrong: NDArray[np.bool_], spikes: Any, potentials: Any) -> None:

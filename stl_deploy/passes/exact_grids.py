@@ -64,6 +64,7 @@ def finest_exact_grid(
         return weight.astype(np.float32), bias.astype(np.float32), LayerGrid(node, own, given.bits, 0.0)
     finest = mantissa - arriving.fraction_bits - int(np.ceil(np.log2(max(magnitude, 2.0**-60))))
     largest = float(max(weight.max(initial=0.0), -weight.min(initial=0.0)))
+    # `finest` is for real weights: rounded up, their sum may take one bit more, and the next coarser grid holds it.
     for k in range(min(finest, _FINEST), _COARSEST, -1):
         if largest * 2.0**k < _LEAST:
             break

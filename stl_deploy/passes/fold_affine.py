@@ -35,6 +35,7 @@ class _Weights(NamedTuple):
 def _fold(program: Program) -> Rewritten:
     in_loops = looped(program)  # whose edges' delays stay
     known, merged, gone = grids(program), dict[str, _Weights](), set[str]()
+    # From the end, so that weights have taken in the nearest scale before they are asked for the next.
     for node in reversed(program.nodes):
         if node.name in in_loops or not reads_one(node):
             continue

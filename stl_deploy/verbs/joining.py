@@ -104,7 +104,6 @@ def join(
     validation, test = (encode_split(first.config, split) for split in (first.data.validation, first.data.test))
     counts = f"{len(validation.labels)} validation and {len(test.labels)} test samples"
     say.step(f"Running {len(members)} members on {counts}")
-    programs = [member.program for member in members]
     validated, tested = ([run(p, data.x, chunk=CHUNK) for p in programs] for data in (validation, test))
     shares = [1 / len(members)] * len(members)
     if weights == "learned":

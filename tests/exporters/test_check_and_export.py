@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from stl_deploy.config.options import CheckOptions
 from stl_deploy.errors import StlDeployError
 from stl_deploy.exporters.targets import registry
+from stl_deploy.graph.exact import with_input
 from stl_deploy.graph.findings import Finding, from_error
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import NetworkInput
@@ -58,6 +60,23 @@ def test_export_refuses_what_check_finds(first: int, tmp_path: Path) -> None:
         line for seed in range(first, first + AT_ONCE) for name in targets for line in differences(seed, name, tmp_path)
     ]
     assert not made
+
+
+@pytest.mark.parametrize(
+    ("stated", "declared", "seen", "wanted"),
+    [
+        ({"coding": "analog"}, None, "graded", {"coding": "graded"}),
+        ({"coding": "spikes"}, None, "graded", {"coding": "spikes"}),
+        ({"coding": "spikes"}, None, "analog", {"coding": "analog"}),
+        ({"coding": "analog", "fraction_bits": 4}, None, "analog", {"coding": "analog", "fraction_bits": 4}),
+        ({"coding": "analog"}, {"fraction_bits": 2}, "analog", {"fraction_bits": 2}),
+        ("damaged", None, "graded", {"coding": "graded"}),
+        (None, None, "analog", {"coding": "analog"}),
+    ],
+)
+def test_what_is_known_of_the_input(stated: Any, declared: Any, seen: str, wanted: Any) -> None:
+    metadata = {} if stated is None else {"input": stated}
+    assert with_input(metadata, declared, {"coding": seen}) == {"input": wanted}
 
 
 def test_the_drawn_networks_meet_many_refusals() -> None:

@@ -186,6 +186,7 @@ def test_a_run_folder_brings_its_test_images(run_dir: Path, tmp_path: Path) -> N
         "layers": {},
         "backends": {},
         "warnings": [],
+        "reason": "",
     }
     batch_first = torch.utils.data.TensorDataset(torch.from_numpy(x.swapaxes(0, 1).copy()), torch.from_numpy(y))
     assert net.evaluate(batch_first, batch_size=50).accuracy == found.accuracy
