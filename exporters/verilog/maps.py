@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,11 +53,13 @@ def separable(ways: Sequence[Node], source: Layout, to: Layout, *, spikes: bool)
     return None
 
 
-class _Axis:
-    """One axis of a convolution."""
+class _Axis(NamedTuple):
+    """One axis of a convolution; before: its padding at the start."""
 
-    def __init__(self, stride: int, dilation: int, before: int, outputs: int) -> None:
-        self.stride, self.dilation, self.before, self.outputs = stride, dilation, before, outputs
+    stride: int
+    dilation: int
+    before: int
+    outputs: int
 
 
 def _axes(node: ConvNode) -> tuple[_Axis, _Axis]:

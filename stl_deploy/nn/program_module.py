@@ -24,8 +24,8 @@ from torch.nn import functional
 from stl_deploy._util.caller import warn_caller
 from stl_deploy.errors import InputError
 from stl_deploy.graph import program as ir
+from stl_deploy.graph.axis_order import axes_in_doubt
 from stl_deploy.graph.cell import Cell
-from stl_deploy.graph.run import axes_in_doubt
 from stl_deploy.graph.segments import is_loop, segments
 from stl_deploy.nn.cell_layer import CellLayer, States
 from stl_deploy.nn.layers import pads_of, require_tensor, rounded

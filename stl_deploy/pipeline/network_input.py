@@ -15,6 +15,7 @@ from stl_deploy._util.files import first_samples, leading, part_of
 from stl_deploy._util.remedies import named, option, remedy
 from stl_deploy._util.units import counted
 from stl_deploy.errors import InputError
+from stl_deploy.graph.axis_order import axes_in_doubt
 from stl_deploy.graph.exact import (
     MANTISSA_BITS,
     held_to_grid,
@@ -25,7 +26,7 @@ from stl_deploy.graph.exact import (
     round_to_grid,
 )
 from stl_deploy.graph.program import CAPTURED, Program
-from stl_deploy.graph.run import NetworkInput, axes_in_doubt
+from stl_deploy.graph.run import NetworkInput
 
 _RANDOM_STEPS, _RANDOM_SAMPLES = 16, 8
 MOST_COMPARED = 250_000_000

@@ -30,9 +30,10 @@ from stl_deploy.config.options import (
     VerifyOptions,
 )
 from stl_deploy.errors import InputError
+from stl_deploy.graph.axis_order import warn_of_order
 from stl_deploy.graph.findings import CheckReport
 from stl_deploy.graph.program import Program
-from stl_deploy.graph.run import Stream, warn_of_order
+from stl_deploy.graph.run import Stream
 from stl_deploy.graph.show import Row, svg, table
 from stl_deploy.pipeline.conversion import Conversion
 from stl_deploy.pipeline.graph_data import GraphData

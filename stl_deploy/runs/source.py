@@ -22,8 +22,9 @@ from stl_deploy.exporters.nir.lower import lower
 from stl_deploy.exporters.program.file import SUFFIX as PROGRAM_SUFFIX
 from stl_deploy.exporters.program.file import read_program
 from stl_deploy.exporters.targets import describe_path, format_of, registry
+from stl_deploy.graph.axis_order import axes_in_doubt
 from stl_deploy.graph.program import Program
-from stl_deploy.graph.run import NetworkInput, axes_in_doubt
+from stl_deploy.graph.run import NetworkInput
 from stl_deploy.pipeline.network_input import ProgramInput, check_numbers, compared, drawn
 from stl_deploy.pipeline.spiking_graph import SpikingGraph
 

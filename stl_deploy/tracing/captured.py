@@ -15,9 +15,10 @@ from stl_deploy._util.caller import warn_caller
 from stl_deploy._util.units import counted
 from stl_deploy.config.options import Time
 from stl_deploy.errors import CaptureError, GraphError
+from stl_deploy.graph.axis_order import swapped
 from stl_deploy.graph.program import Linear, Program, Shape
 from stl_deploy.graph.readout import Readout
-from stl_deploy.graph.run import NetworkInput, Result, swapped
+from stl_deploy.graph.run import NetworkInput, Result
 from stl_deploy.passes.base import Rewritten
 from stl_deploy.passes.permutations import arrange
 from stl_deploy.tracing.initial_norms import drawn_statistics
