@@ -124,8 +124,10 @@ class Conversion:
         return "; ".join([*parts, *_opponents(chosen.energy)])
 
     def __str__(self) -> str:
-        """Return a line per candidate and the verdict."""
-        return "\n".join([*columns([HEAD, *self.rows]), self.verdict])
+        """Return a line per candidate, the samples that these accuracies are of, and the verdict."""
+        count, ann = self.held_out
+        judged = [] if ann is None else [f"accuracy on {count:,} held-out samples, the ANN {percent(ann)}"]
+        return "\n".join([*columns([HEAD, *self.rows]), *judged, self.verdict])
 
     @property
     def rows(self) -> list[list[str]]:

@@ -20,7 +20,7 @@ from stl_deploy.energy.models.grid import quoted
 from stl_deploy.energy.paired import accuracy_interval
 from stl_deploy.energy.prices.price_list import middle
 from stl_deploy.errors import InputError, ParityError, UnsupportedError
-from stl_deploy.graph.program import MaxPool, Neuron, Product, Program
+from stl_deploy.graph.program import Conv, Linear, MaxPool, Neuron, Norm, Product, Program
 from stl_deploy.graph.readout import Readout
 from stl_deploy.graph.run import run
 from stl_deploy.passes.ramps_for_cells import ramps_for_cells
@@ -107,14 +107,14 @@ class _Wish:
     form: Form
 
 
-def _require_arguments(levels: Any, within: float, learn: int, form: Any) -> None:
+def _require_arguments(levels: Any, within: Any, learn: int, form: Any) -> None:
     if form not in FORMS:
         raise InputError(f"form: expected {' or '.join(map(repr, FORMS))}; found {form!r}")
     whole = isinstance(levels, int) and not isinstance(levels, bool) and 1 <= levels <= _MOST_LEVELS
     if levels != "auto" and not whole:
         raise InputError(f"levels: expected 'auto' or an integer from 1 to {_MOST_LEVELS}; found {levels!r}")
-    if not within >= 0:
-        raise InputError(f"within: expected points of accuracy from 0; found {within!r}")
+    if not isinstance(within, int | float) or not 0 <= within <= 100:
+        raise InputError(f"within: expected points of accuracy from 0 to 100; found {within!r}")
     if not isinstance(learn, int) or learn < 0:
         raise InputError(f"learn: expected a number of epochs from 0; found {learn!r}")
 
@@ -163,10 +163,25 @@ def _require_relus(program: Program, form: Form) -> None:
     graded = [node.name for node in program.of(Neuron) if not is_relu(node) and not node.spiking]
     if graded:
         warn_caller(f"{', '.join(graded)}: bounded otherwise than a ReLU, so real numbers stay there")
+    for product in program.of(Product):
+        if any(_is_real(program, operand.node) for operand in product.operands):
+            remedy = "train with ReLU or ReLU6 in its place"
+            reason = "it multiplies weighted sums, which no spikes carry"
+            raise UnsupportedError(reason, node=product.name, slug="no-relu", remedy=remedy)
     mixing = next((node for node in program.nodes if isinstance(node, MaxPool | Product)), None)
     if form == "rates" and mixing is not None:
         what = "a max pool" if isinstance(mixing, MaxPool) else "a product of two signals"
         warn_caller(f"'{mixing.name}' is {what}, which counts pass exactly, and rates only about; use counts")
+
+
+def _is_real(program: Program, name: str) -> bool:
+    """Return whether a value has a part that is the input or sums of weights, without counts or ReLUs behind them."""
+    node = program.by_name[name]
+    if isinstance(node, Neuron):
+        return not (node.spiking or is_relu(node))
+    if not node.operands or isinstance(node, Conv | Linear | Norm):
+        return True
+    return any(_is_real(program, operand.node) for operand in node.operands)
 
 
 def _require_same(before: Program, after: Program, x: Tensor, most: float) -> None:
@@ -199,6 +214,9 @@ class _Search:
             return None
         x, labels = part
         scores = run_in_parts(self.ann, x)
+        if scores.dim() != 2:
+            shape = ", ".join(map(str, scores.shape[1:]))
+            raise InputError(f"data: labels need outputs [B, classes]; found [B, {shape}]; give x without labels")
         classes = scores.shape[-1] // self.readout.population
         if (most := int(labels.max())) >= classes:
             raise InputError(f"data: expected labels below {classes}, one for each output; found {most}")

@@ -17,6 +17,8 @@ from stl_deploy.graph.program import CAPTURED, Delay, Floats, Neuron, Program, S
 from stl_deploy.graph.run import NetworkInput, Result
 from stl_deploy.passes.permutations import Permutations, arrange
 from stl_deploy.tracing.captured import Capture
+from stl_deploy.tracing.recording.model_state import as_found
+from stl_deploy.tracing.recording.running import Pick, pick
 from stl_deploy.tracing.unrolling.steps import FEWEST
 
 
@@ -29,18 +31,22 @@ class WithoutTime:
         steps: Steps of the graph: 1, or those of a rate.
         arranged: Orders of axes that the graph's input has instead of the module's.
         entry: Name of the graph's input.
+        output: The one of its outputs that the graph has.
     """
 
     time = "none"
     makes: Shape | None = None
     names: tuple[str, ...] = ()
 
-    def __init__(self, model: nn.Module, takes: Shape, steps: int, arranged: Permutations, entry: str) -> None:
+    def __init__(
+        self, model: nn.Module, takes: Shape, steps: int, arranged: Permutations, entry: str, output: Pick
+    ) -> None:
         self.model, self.takes, self.steps, self.arranged, self.entry = model, takes, steps, arranged, entry
+        self.output = output
 
     def with_steps(self, steps: int) -> WithoutTime:
         """Return the same module for a graph of other steps."""
-        return WithoutTime(self.model, self.takes, steps, self.arranged, self.entry)
+        return WithoutTime(self.model, self.takes, steps, self.arranged, self.entry, self.output)
 
     def given(self, x: NDArray[Any], *, asks: bool = True) -> NDArray[Any]:
         """Return x ``[B, *shape]``, or ``[T, B, *shape]``, as the graph's input; raise InputError for other shapes."""
@@ -74,19 +80,16 @@ class WithoutTime:
     @torch.no_grad()
     def run(self, batch: Any) -> tuple[Floats, Result]:
         """Return the module's scores of a batch; it has no spikes to compare."""
-        scores = run_in_parts(self.model, torch.as_tensor(as_array(batch)).float())
+        scores = run_in_parts(self.model, torch.as_tensor(as_array(batch)).float(), self.output)
         return scores.numpy(), Result({}, {})
 
 
 @torch.no_grad()
-def run_in_parts(model: nn.Module, x: Tensor, samples: int = 256) -> Tensor:
-    """Return a module's float32 outputs in eval mode; its mode is restored."""
-    was = model.training
-    model.eval()
-    try:
-        return torch.cat([model(part) for part in torch.split(x, samples)]).float()
-    finally:
-        model.train(was)
+def run_in_parts(model: nn.Module, x: Tensor, output: Pick = None, samples: int = 256) -> Tensor:
+    """Return a module's float32 outputs in eval mode; the module, and x where forward writes into it, stay as found."""
+    with as_found(model):
+        model.eval()
+        return torch.cat([pick(model(part.clone()), output) for part in torch.split(x, samples)]).float()
 
 
 def shown_thrice(x: Any) -> Any:
@@ -112,7 +115,8 @@ def without_time(made: Capture, x: Any) -> Capture:
                 layer=node.name,
             )
     batch, entry = as_array(x), made.program.inputs[0].name
-    original = WithoutTime(made.original.model, batch.shape[1:], 1, made.original.folded.places, entry)
+    own = made.original
+    original = WithoutTime(own.model, batch.shape[1:], 1, own.folded.places, entry, own.traced.call.output)
     metadata = {key: value for key, value in made.program.metadata.items() if key != CAPTURED}
     proof = made.proof
     if proof is not None:

@@ -58,6 +58,7 @@ def test_the_fewest_levels_within_the_points_are_chosen_and_judged_apart(ann: nn
     x, y = blobs()
     net = stl.convert(ann, (x, y), progress=False)
     table = net.conversion
+    assert f"accuracy on {table.held_out[0]} held-out samples, the ANN" in str(table)
     assert [each.levels for each in table.candidates] == [level for level in AUTO for _ in range(2)][
         : len(table.candidates)
     ]
@@ -207,6 +208,8 @@ def test_a_loader_without_batches_is_refused(ann: nn.Module) -> None:
         ({"levels": 0}, "levels"),
         ({"levels": True}, "levels"),
         ({"within": -1.0}, "within"),
+        ({"within": float("inf")}, "within"),
+        ({"within": "1"}, "within"),
         ({"form": "x"}, "form"),
         ({"learn": -1}, "learn"),
     ],
@@ -226,6 +229,61 @@ def test_networks_without_relus_are_refused() -> None:
 def test_a_module_that_keeps_state_has_time() -> None:
     with pytest.raises(stl.CaptureError, match="keeps state"):
         stl.capture(nn.Sequential(nn.Linear(4, 4), stl.LIF((4,), stateful=True)), torch.rand(5, 4), time="none")
+
+
+class Writes(nn.Module):
+    """Scales x in place, and returns something besides its scores."""
+
+    def __init__(self, ann: nn.Module) -> None:
+        super().__init__()
+        self.ann = ann
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x.mul_(0.5)
+        return self.ann(2 * x), x
+
+
+def test_the_module_and_the_data_stay_as_they_were(ann: nn.Module) -> None:
+    x, y = blobs()
+    before, model = x.clone(), Writes(ann).train()
+    ann[1].eval()
+    net = stl.convert(model, (x, y.to(torch.uint8)), levels=4, progress=False)
+    assert torch.equal(x, before)
+    assert (model.training, ann[1].training) == (True, False)
+    ann.eval()
+    own = stl.convert(ann, (x, y), levels=4, progress=False).conversion
+    assert (net.conversion.accuracy, net.conversion.candidates) == (own.accuracy, own.candidates)
+    assert net.evaluate([(x, y)]).module_accuracy > 0.9
+
+
+class Times(nn.Module):
+    """A ReLU as a product; or a product of two ReLUs."""
+
+    def __init__(self, *, relus: bool) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.a, self.b, self.last, self.relus = nn.Linear(16, 8), nn.Linear(16, 8), nn.Linear(8, 3), relus
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.flatten(1)
+        h = self.a(x)
+        return self.last(torch.relu(h) * torch.relu(self.b(x)) if self.relus else h * (h > 0))
+
+
+def test_products_of_weighted_sums_are_refused() -> None:
+    x, y = blobs(40)
+    stl.convert(Times(relus=True).eval(), (x, y), levels=4, progress=False)
+    with pytest.raises(stl.UnsupportedError) as refused:
+        stl.convert(Times(relus=False).eval(), (x, y), progress=False)
+    assert refused.value.slug == "no-relu"
+
+
+def test_labels_need_an_output_for_each_class() -> None:
+    x, y = blobs(40)
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 3, 1)).eval()
+    with pytest.raises(stl.InputError, match=r"found \[B, 3, 2, 2\]"):
+        stl.convert(model, (x, y), progress=False)
+    stl.convert(model, x, levels=4, progress=False)
 
 
 def test_one_sample_is_too_few(ann: nn.Module) -> None:

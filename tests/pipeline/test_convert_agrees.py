@@ -101,6 +101,9 @@ def test_counts_are_quantised_relus_everywhere(seed: int, tmp_path: Path) -> Non
     net.export(tmp_path / "net.onnx")
     onnx = net.verify(tmp_path / "net.onnx", x).as_dict()["runs"]
     assert [each["differing"] for each in onnx if each["against"] == "reference"] == [0]
+    net.export(tmp_path / "floats", to="c", numbers="float32")
+    floats = net.verify(tmp_path / "floats", x).as_dict()["runs"]
+    assert [each["differing"] for each in floats if each["against"] == "reference"] == [0]
     refused = {
         target: [each.slug for each in net.check(target).findings if each.severity == "error"]
         for target in ("c", "verilog")

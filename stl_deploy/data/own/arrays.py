@@ -168,7 +168,7 @@ def _labels(data: ArrayData) -> NDArray[Any]:
 
 def _check_classes(data: ArrayData) -> None:
     labels = _labels(data)
-    most = int(labels.max(initial=-1))
+    most = int(labels.max(initial=0))
     if data.classes is not None and most >= len(data.classes):
         raise InputError(
             f"{data.where}: expected labels below {len(data.classes)}, the classes that are named; found {most}"
@@ -185,7 +185,7 @@ def _check_classes(data: ArrayData) -> None:
 
 def class_names(data: ArrayData, config: DatasetConfig) -> tuple[str, ...]:
     """Return names by the configuration, else by the data, else the labels themselves."""
-    most = int(_labels(data).max(initial=-1))
+    most = int(_labels(data).max(initial=0))
     named = config.classes or data.classes or tuple(str(label) for label in range(most + 1))
     if most >= len(named):
         raise ConfigError(
