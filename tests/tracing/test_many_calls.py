@@ -404,3 +404,26 @@ def test_a_branch_on_one_sample_of_several_steps_is_refused() -> None:
 
     with pytest.raises(CaptureError, match="something else on 1 sample than on x"):
         stl.capture(Doubled(lambda model, spikes: None), X)
+
+
+def test_state_that_the_next_size_replaces_is_refused() -> None:
+    held: dict[str, Tensor] = {}
+
+    class Keeps(Loop):
+        def forward(self, x: Tensor) -> Tensor:
+            kept = held.get("v")
+            kept = torch.zeros_like(x) if kept is None or kept.shape != x.shape else kept
+            held["v"] = kept + 0.5 * x
+            return super().forward(x + 0.1 * kept)
+
+    with pytest.raises(CaptureError, match="something else on the same input after another call"):
+        stl.capture(Keeps(lambda model, spikes: None), X)
+
+
+def test_a_branch_on_the_number_of_samples_that_x_has_is_refused() -> None:
+    class Of7(Loop):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x * 2 if x.shape[1] == 7 else x)
+
+    with pytest.raises(CaptureError, match="something else on x"):
+        stl.capture(Of7(lambda model, spikes: None), X.repeat(1, 2, 1)[:, :7])
