@@ -217,6 +217,7 @@ class ExportOptions:
     overwrite: bool = option(False, "Replace a folder whose files were edited.", "--overwrite")
     input_grid: int | None = input_grid_option()
     verified: bool = option(True, "Read the artifact back and run it.", "--verify/--no-verify")
+    allow_silent: bool = option(False, "Accept a network of which no layer spikes on x.", "--allow-silent")
     deadline: float = _seconds()
     target_options: Mapping[str, Any] = _plug_in()
 
@@ -247,6 +248,7 @@ class ExportKeywords(TypedDict, total=False):
     overwrite: bool
     input_grid: int | None
     verified: bool
+    allow_silent: bool
     deadline: float
     target_options: Mapping[str, Any]
 

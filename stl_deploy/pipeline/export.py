@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -86,6 +87,7 @@ def export(
         InputError: For an invalid call.
         UnsupportedError: If the target does not support the network.
         ParityError: If the artifact does not spike as required (float artifacts on the exact grid: like the graph).
+        CheckFailed: If no layer spikes on the user's input, unless ``options.allow_silent``.
     """
     target = check_place(to, output, options)
     program = net.program
@@ -143,7 +145,8 @@ def _verified(
         )
     bench.loaded(runner, path, artifact=str(output), deadline=options.deadline, samples=samples)
     show_parity(bench.report, say, is_random=is_random)
-    bench.report.require()
+    silent = bench.silent and not is_random and not options.allow_silent
+    replace(bench.report, silent=silent).require()
     return bench.report.as_dict() | ({} if samples is None else {"samples": samples})
 
 

@@ -179,6 +179,7 @@ def _deadline(value: float) -> float:
     return value
 
 
+AllowSilent = Annotated[bool, typer.Option("--allow-silent", help="Accept a network of which no layer spikes on x.")]
 Deadline = Annotated[
     float,
     typer.Option(

@@ -25,6 +25,7 @@ from stl_deploy.exporters.nir.lower import own_metadata, with_metadata
 from stl_deploy.exporters.program.file import SUFFIX as PROGRAM_SUFFIX
 from stl_deploy.exporters.program.file import write_program
 from stl_deploy.graph.check import TargetCheck
+from stl_deploy.graph.compare import require_spikes
 from stl_deploy.graph.findings import CheckReport
 from stl_deploy.nn.network import Network
 from stl_deploy.pipeline.capture import capture as capture_module
@@ -36,7 +37,7 @@ from stl_deploy.runs.configure import configure
 from stl_deploy.runs.inputs import input_spec
 from stl_deploy.runs.user_module import load_module, module_input, name_in_file
 from stl_deploy.tracing.initial_norms import drawn_statistics
-from stl_deploy.verbs.arguments import As, number_or_text
+from stl_deploy.verbs.arguments import AllowSilent, As, number_or_text
 
 
 def capture(
@@ -72,13 +73,15 @@ def capture(
         Option("--pick", metavar="INDEX|NAME", help="Output to use, if there are several."),
     ] = None,
     start: Annotated[Start, Option(help="Start of states that forward draws: zeros for a graph.")] = "drawn",
+    allow_silent: AllowSilent = False,
     say: Console = QUIET,
 ) -> dict[str, Any]:
     """Capture ``FILE.py:NAME`` on the ``x`` of an npz file and write the network; return the proof, JSON-ready.
 
     Executes the user's file, and prints that it does. output: a ``.nir`` file, or ``.program`` for networks that NIR
     cannot hold. weights: a file of weights. time, pick, start: as ``time``, ``output`` and
-    ``start`` of `stl_deploy.capture`. Raises InputError for invalid files, CaptureError as `stl_deploy.capture`.
+    ``start`` of `stl_deploy.capture`. Raises InputError for invalid files, CaptureError as `stl_deploy.capture`,
+    and CheckFailed if no layer spikes on x, unless ``allow_silent``.
     """
     if output.suffix != PROGRAM_SUFFIX:
         require_suffix(output, ".nir", f" for a captured graph ({PROGRAM_SUFFIX} for what NIR cannot hold)")
@@ -100,6 +103,7 @@ def capture(
     for warning in net.proof.warnings:
         say.warn(warning)
     say.say(f"readout: {net.readout}; written: {output}")
+    require_spikes(net.proof.silent, allowed=allow_silent)
     return {"output": str(output), "readout": net.readout.as_dict(), "proof": net.proof.as_dict()}
 
 

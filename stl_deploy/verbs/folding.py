@@ -18,6 +18,7 @@ from stl_deploy.exporters.nir.file import write_nir
 from stl_deploy.exporters.nir.patch import to_graph
 from stl_deploy.exporters.nir.target import RESTATED
 from stl_deploy.exporters.program.file import write_program
+from stl_deploy.graph.compare import require_spikes
 from stl_deploy.graph.exact import prove_exact
 from stl_deploy.graph.findings import kept_thresholds
 from stl_deploy.pipeline.artifacts import ParityBench, show_parity
@@ -25,7 +26,7 @@ from stl_deploy.pipeline.fold import fold as fold_network
 from stl_deploy.pipeline.network_input import on_declared_grid
 from stl_deploy.report.text.check import show_fold
 from stl_deploy.runs.source import PROGRAM, is_network_file, open_network, open_program, open_source, program_input
-from stl_deploy.verbs.arguments import RUNS_CODE, DialectOption, InputOption
+from stl_deploy.verbs.arguments import RUNS_CODE, AllowSilent, DialectOption, InputOption
 
 
 @named_options(FoldOptions)
@@ -35,6 +36,7 @@ def fold(
     *,
     dialect: DialectOption = None,
     input_file: InputOption = None,
+    allow_silent: AllowSilent = False,
     options: FoldOptions | None = None,
     say: Console = QUIET,
     **keywords: Unpack[FoldKeywords],
@@ -43,13 +45,15 @@ def fold(
 
     A network that NIR cannot hold becomes a .program file of the same name. options: an options object, or its fields
     as keywords. Raises InputError for an invalid source, UnsupportedError if a pool, or every threshold, cannot be
-    folded into weights.
+    folded into weights, CheckFailed if no layer spikes on ``input_file``, unless ``allow_silent``.
     """
     options = options or FoldOptions(**keywords)
     if is_network_file(source):
         if output is None:
             raise InputError(f"{source}: expected {option('output', 'NET.nir')}, the file to write")
-        return _fold_file(source, output, dialect, input_file, options, say)
+        done, silent = _fold_file(source, output, dialect, input_file, options, say)
+        require_spikes(silent, allowed=allow_silent)
+        return done
     if options.merge_pools or options.delays != "keep" or dialect is not None or input_file is not None:
         only = [named(name) for name in ("merge_pools", "delays", "dialect", "input_file")]
         raise InputError(
@@ -77,8 +81,11 @@ def _fold_run(run_dir: Path, output: Path, options: FoldOptions, say: Console) -
 
 def _fold_file(
     source: Path, output: Path, dialect: str | None, input_file: Path | None, options: FoldOptions, say: Console
-) -> dict[str, Any]:
-    """Fold a file into another; report the differing spikes on ``input_file`` (or random input)."""
+) -> tuple[dict[str, Any], bool]:
+    """Fold a file into another; report the differing spikes on ``input_file`` (or random input).
+
+    Return what the verb returns, and whether no layer spiked on ``input_file``.
+    """
     opened = open_source(source)
     require_suffix(output, f".{opened.kind}", " for a graph")
     require_other(output, opened.file)
@@ -106,7 +113,7 @@ def _fold_file(
     say.say(f"{output.name} against {source.name} on {given.what}:")
     show_parity(bench.report, say, is_random=given.is_random)
     say.say(f"written: {output}")
-    return {
+    done = {
         "output": str(output),
         "thresholds": options.thresholds,
         "kept": dict(folded.kept),
@@ -114,3 +121,4 @@ def _fold_file(
         "exact": all(proof.exact for proof in prove_exact(after)),
         "compared": bench.report.as_dict(),
     }
+    return done, bench.silent and not given.is_random

@@ -96,6 +96,12 @@ class Proof:
     matrices: Mapping[str, float] = field(default_factory=dict)
     initial_norms: int = 0
 
+    @property
+    def silent(self) -> bool:
+        """Whether no layer spiked on x; False if none was compared."""
+        rates = [layer.rate for layer in self.layers if layer.compared]
+        return bool(rates) and not any(rates)
+
     def as_dict(self) -> dict[str, Any]:
         """Return the JSON twin."""
         lists = {"layers": [asdict(layer) for layer in self.layers], "runs": list(self.runs)}
