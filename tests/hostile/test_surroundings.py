@@ -254,7 +254,7 @@ def test_a_users_thread_that_does_not_end_does_not_keep_the_command_from_ending(
         "net = torch.nn.Sequential(torch.nn.Linear(4, 2), stl_deploy.LIF((2,)))\n"
     )
     np.savez(place / "steps.npz", x=np.ones((5, 2, 4), np.float32))
-    code, errors = _shell(f"{STL} capture own.py:net -i steps.npz -o own.nir", place)
+    code, errors = _shell(f"{STL} capture own.py:net -i steps.npz --allow-silent -o own.nir", place)
     assert code == 0, errors
     assert (place / "own.nir").is_file()
 
