@@ -39,8 +39,8 @@ class _BothPooled(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.first = nn.Sequential(AtEachStep([nn.Conv2d(1, 2, 3, padding=1)]), stl.LIF((2, 6, 6), threshold=0.3))
-        self.second = nn.Sequential(AtEachStep([nn.Conv2d(2, 2, 3, padding=1)]), stl.LIF((2, 6, 6), threshold=0.3))
+        self.first = nn.Sequential(AtEachStep([nn.Conv2d(1, 2, 3, padding=1)]), stl.LIF((2, 6, 6), threshold=0.1))
+        self.second = nn.Sequential(AtEachStep([nn.Conv2d(2, 2, 3, padding=1)]), stl.LIF((2, 6, 6), threshold=0.1))
         self.last = nn.Sequential(AtEachStep([nn.AvgPool2d(2), nn.Flatten(), nn.Linear(18, 3)]), stl.LIF((3,)))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

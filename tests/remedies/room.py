@@ -68,7 +68,7 @@ class Room:
     def pooled(self) -> stl.SpikingGraph:
         """Spikes of pictures, averaged before the next weights."""
         torch.manual_seed(0)
-        layers = [nn.Conv2d(1, 2, 3, padding=1), stl.LIF((2, 4, 4), threshold=0.3), nn.AvgPool2d(2), nn.Flatten()]
+        layers = [nn.Conv2d(1, 2, 3, padding=1), stl.LIF((2, 4, 4), threshold=0.1), nn.AvgPool2d(2), nn.Flatten()]
         layers += [nn.Linear(8, 3), stl.LIF((3,), threshold=0.2)]
         return stl.capture(AtEachStep(layers), (torch.rand(6, 3, 1, 4, 4) < 0.5).float(), verify=False)
 
