@@ -57,6 +57,7 @@ HELD: dict[str, Callable[[Tensor], Tensor]] = {
     "image without channels, maximum": lambda h: functional.max_pool2d(h.flatten(1, 2), 2),
     "image without channels, adaptive maximum": lambda h: functional.adaptive_max_pool2d(h.flatten(1, 2), (6, 2)),
     "images in depth": lambda h: functional.avg_pool3d(h.unflatten(2, (2, 4)), (1, 2, 2)),
+    "images in depth, adaptive": lambda h: functional.adaptive_avg_pool3d(h.unflatten(2, (2, 4)), (None, 2, 4)),
     "images in depth, maximum": lambda h: functional.max_pool3d(0.3 * h.unflatten(2, (2, 4)), (1, 2, 4)),
     "sum": lambda h: functional.avg_pool2d(h, 2, divisor_override=1),
     "maximum with ceil_mode": lambda h: functional.max_pool2d(h, 3, ceil_mode=True),

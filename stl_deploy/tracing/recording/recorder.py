@@ -24,8 +24,9 @@ from stl_deploy.errors import CaptureError
 from stl_deploy.tracing.recording.model_state import Weights, changes
 from stl_deploy.tracing.recording.operations import COMPARES, ROUNDS, Op, Value, map_tree
 from stl_deploy.tracing.recording.remedies import SPARSE
+from stl_deploy.tracing.recording.selections import Selections
 from stl_deploy.tracing.recording.source_lines import Place, place
-from stl_deploy.tracing.recording.watched import TEXT, Leaks, leaves, reading
+from stl_deploy.tracing.recording.watched import SIZES, TEXT, Leaks, leaves, reading
 
 _SHAPE_ONLY = {
     "zeros_like": 0.0,
@@ -43,7 +44,7 @@ _SHAPE_ONLY = {
 """Operations that take no more than the shape of a tensor, and what they fill theirs with (NaN: with nothing yet)."""
 _PARTS = ("unbind", "split", "split_with_sizes", "chunk")
 _DIVIDES = ("equal", "nonzero", "masked_select", "unique", "_unique2", "unique_consecutive", "nonzero_numpy")
-_DRAWS = ("rand", "randn", "randint", "rand_like", "randn_like")
+_DRAWS = ("rand", "randn", "randint", "rand_like", "randn_like", "bernoulli")
 _FAKE_QUANTISES = (
     "fake_quantize_per_tensor_affine_cachemask",
     "_fake_quantize_per_tensor_affine_cachemask_tensor_qparams",
@@ -52,6 +53,7 @@ _READS_SPARSE = ("_to_dense", "_to_copy", "_to_sparse", "_coalesce", "is_coalesc
 _POOLS = {
     "max_pool3d_with_indices": torch.ops.aten.max_pool2d_with_indices.default,
     "avg_pool3d": torch.ops.aten.avg_pool2d.default,
+    "_adaptive_avg_pool3d": torch.ops.aten._adaptive_avg_pool2d.default,
 }
 
 
@@ -97,6 +99,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._seen = WeakIdKeyDictionary()
         self._drawn: dict[Value, CaptureError] = {}  # the refusal of random numbers that something reads
         self._memories: dict[int, tuple[Any, _Memory]] = {}
+        self._selections = Selections(self.value_of, self.input)
         self._refusal: CaptureError | None = None
 
     @classmethod
@@ -105,10 +108,16 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return False
 
     def input(self, tensor: Tensor) -> Value:
-        """Declare ``tensor`` an input of the run."""
+        """Declare ``tensor`` an input of the run, or what no recorded operation makes of one."""
         value = Value(tuple(tensor.shape), tensor.dtype, constant=False)
         self._register(tensor, self._new_memory(tensor, value), (), value)
         return value
+
+    def output(self, tensor: Tensor) -> Value:
+        """Return the value of what the model returns; raise CaptureError if its size depends on the input."""
+        if self.is_selection(tensor):
+            raise reading(None)
+        return self.value_of(tensor)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         try:
@@ -126,7 +135,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if name in _FAKE_QUANTISES and not self.is_constant(args):
             with self:
                 return _fake_quantised(*args)
-        if name in _POOLS and _pools_images(*args):
+        if name in _POOLS and _pools_images(name, *args):
             with self:
                 return _by_image(_POOLS[name], *args)
         where = place(self._names)
@@ -143,7 +152,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 line=where.line,
                 slug="random-numbers",
             )
-            if name not in _DRAWS:
+            if name not in _DRAWS or not self.is_constant(args):
                 raise refusal
             return self._draw(func(*args, **kwargs), refusal)
         if drawn := self._read_draw((args, kwargs)):
@@ -151,9 +160,15 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 return torch.zeros_like(func(*args))  # noise that is off
             if name == "index_select" and self._is_zero(args[0]):
                 return func(*args)  # Sinabs draws from the states of another batch, which are at rest
-            if name == "detach":  # within torch.randn
-                return self._draw(func(*args), drawn)
+            pure = torch.Tag.pointwise in func.tags and not _written(func, args, kwargs)
+            if name == "detach" or (pure and self.is_constant((args, kwargs))):  # a mask that dropout may leave unread
+                return self._draw(func(*args, **kwargs), drawn)
             raise drawn
+        selected = self._selections.read(self, func, args, kwargs, reading(where.line))
+        if selected is None and name == "index" and not self.is_constant(args[1:]):
+            selected = self._selections.select(self, func, *args)
+        if selected is not None:
+            return selected
         if name in ("_local_scalar_dense", *_DIVIDES) or torch.Tag.dynamic_output_shape in func.tags:
             self._require_constant(args[1:] if name == "index" else args, where)
         if name in ("set_", "resize_", "as_strided_"):
@@ -247,10 +262,14 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return False
         return value.constant and (op is None or (op.name == "lift_fresh" and op.args[0].op is None))
 
+    def is_selection(self, tensor: Tensor) -> bool:
+        """Return whether it depends on the input how many values a tensor has."""
+        return tensor in self._selections
+
     def leaving(self, name: str, line: str | None = None) -> CaptureError:
         """Refuse a method that hands values that depend on the input to code outside torch, at ``line`` or here."""
         line = line or place(self._names).line
-        if name in ("item", *TEXT):
+        if name in ("item", *TEXT, *SIZES):
             return self.refused(reading(line))
         return self.refused(
             CaptureError(
@@ -449,10 +468,12 @@ def _copied_as_views() -> Iterator[None]:
 
 
 def _pools_images(
-    x: Tensor, kernel: list[int], stride: Sequence[int] = (), padding: Sequence[int] = (0,), *_: Any
+    name: str, x: Tensor, size: list[int], stride: Sequence[int] = (), padding: Sequence[int] = (0,), *_: Any
 ) -> bool:
     """Whether a pool over three axes has windows of one along the first, as of images ``[N, C, D, H, W]``."""
-    return x.dim() == 5 and (kernel[0], (stride or kernel)[0], padding[0]) == (1, 1, 0)
+    if name.startswith("_adaptive"):  # size: of the output
+        return x.dim() == 5 and size[0] == x.shape[2]
+    return x.dim() == 5 and (size[0], (stride or size)[0], padding[0]) == (1, 1, 0)
 
 
 def _by_image(pool: Any, x: Tensor, *sizes: Any) -> Any:

@@ -122,7 +122,7 @@ def _recorded(model: nn.Module, x: Tensor, call: Call, steps: int, *, keep: bool
                     raise
                 _require_one_shape(returned, steps, call)
                 made = pick(returned, call.output)
-                values.append(recorder.value_of(made))
+                values.append(recorder.output(made))
             tensors.append(made.clone())  # v += x of the next call writes into an output that is the state
         read(unroller, recorder.ops, values)
     flows, besides = [unroller.flow(value) for value in values], left_aside(returned, call.output)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from functools import partial, partialmethod
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 from torch._ops import OpOverload
 from torch.overrides import TorchFunctionMode
@@ -27,6 +28,8 @@ _WATCHES = ("item", "numpy", "tolist")
 """Those whose results a model may keep to watch them."""
 _SET_DATA = Tensor.data.__set__  # type: ignore[attr-defined]
 TEXT = ("__format__", "__repr__", "__str__")
+SIZES = ("size", "numel", "nelement", "__len__")
+_SIZES = (*(getattr(Tensor, name) for name in SIZES), Tensor.shape.__get__, Tensor.nbytes.__get__)  # type: ignore[attr-defined]
 _IN_PROOFS = "-0123456789."
 """Text of every value in the proof's runs: it parses as a number and has all characters that a number may have."""
 _KEEPS_TEXT = ("strip", "lstrip", "rstrip", "ljust", "rjust", "center", "zfill", "replace", "lower", "upper")
@@ -190,6 +193,10 @@ class Records(Protocol):
         """Return whether no operation made a constant."""
         ...
 
+    def is_selection(self, tensor: Tensor) -> bool:
+        """Return whether it depends on the input how many values a tensor has."""
+        ...
+
     def leaving(self, name: str) -> CaptureError:
         """Return the refusal of a method that hands out values."""
         ...
@@ -220,6 +227,8 @@ class Leaks(TorchFunctionMode):
             if name not in _WATCHES:
                 raise watched.refuse()
             return watched
+        if (func in _SIZES or func is torch.numel) and self.recorder.is_selection(args[0]):
+            raise self.recorder.leaving(SIZES[0])
         if func == _SET_DATA:
             self.recorder.rebind(*args)
             return None

@@ -357,7 +357,11 @@ def _over_classes(unroller: Unroller, op: Op) -> Flow:
     flow = unroller.flow(op.args[0])
     if op.args[1] % len(flow.layout) != len(flow.layout) - 1 or any(isinstance(f, str) for f in flow.layout[-1]):
         raise refuse(f"expected '{op.name.strip('_')}' over the last axis, the classes; found it over another", op)
-    return unroller.each(op, op.name, flow, flow.layout, -1, False, dtype=op.outputs[0].dtype)
+    # Of constants, as of outputs before the first step, it stays a softmax, which the readout takes off every step.
+    call, step = getattr(torch.ops.aten, op.name), without_time(flow.layout)
+    args, dtype = (-1, False), op.outputs[0].dtype
+    made = (Node(op.name, call, (node, *args), {}, step, dtype, op.place) for node in flow.nodes)
+    return Flow(tuple(map(unroller.nodes.make, made)), flow.layout)
 
 
 def _reduce(unroller: Unroller, op: Op) -> Flow:
