@@ -223,6 +223,8 @@ def main() -> int:
     parser.add_argument("--whole", action="store_true", help="transformers in published sizes, larger blocks")
     parser.add_argument("--only", default="", help="the network of that name")
     arguments = parser.parse_args()
+    if arguments.output is not None:
+        arguments.output.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
