@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from stl_deploy._util.remedies import option, remedy
 from stl_deploy.errors import InputError
 from stl_deploy.exporters.nir.dialect import PRESETS, SUMMARIES, Dialect, load_dialect
+from stl_deploy.exporters.nir.kinds import NEURONS
 from stl_deploy.exporters.nir.lower import metadata_dialect, own_metadata
 
 _CURRENT = (nir.CubaLI, nir.CubaLIF)
 _LEAKY = (nir.LI, nir.LIF, *_CURRENT)
-_NEURONS = (nir.I, nir.IF, nir.Threshold, *_LEAKY)
 _RESETTING = nir.IF | nir.LIF | nir.CubaLIF
 _TO_A_VALUE = ("value", "value_delayed", "snntorch_zero", "snntorch_zero_now")
 _ROUNDING = 1e-5
@@ -100,13 +100,13 @@ def asked_dialect(graph: nir.NIRGraph, asked: object) -> Dialect:
 
 def depends(graph: nir.NIRGraph) -> bool:
     """Return whether a graph computes anything that a dialect decides."""
-    return any(isinstance(node, (*_NEURONS, nir.Delay)) for _, node in _flat(graph))
+    return any(isinstance(node, (*NEURONS, nir.Delay)) for _, node in _flat(graph))
 
 
 def detect_writer(graph: nir.NIRGraph) -> Writer | None:
     """Return the framework that wrote a graph, if the graph's form is that of one alone."""
     nodes = dict(_flat(graph))
-    if not any(isinstance(node, _NEURONS) for node in nodes.values()):
+    if not any(isinstance(node, NEURONS) for node in nodes.values()):
         return None
     try:
         return next((found for ask in _WRITERS if (found := ask(nodes)) is not None), None)
@@ -145,7 +145,7 @@ def unspecified_options(graph: nir.NIRGraph, dialect: Dialect) -> str:
         return f"snnTorch's files do not say the reset; read as {name}; others: {others}"
     if dialect == PRESETS["norse"] and any(isinstance(node, _RESETTING) and not np.any(node.v_reset) for node in nodes):
         return "Norse's files do not say what its neurons reset to (v_reset); read as 0, its default"
-    if dialect == PRESETS["rockpool"] and any(isinstance(node, _NEURONS) for node in nodes):
+    if dialect == PRESETS["rockpool"] and any(isinstance(node, NEURONS) for node in nodes):
         return "Rockpool's files do not say the neurons' bias; read as 0, its default"
     return ""
 
@@ -189,7 +189,7 @@ def _flat(graph: nir.NIRGraph, prefix: str = "") -> Iterator[tuple[str, nir.NIRN
 
 
 def _neurons(nodes: dict[str, nir.NIRNode]) -> list[nir.NIRNode]:
-    return [node for node in nodes.values() if isinstance(node, _NEURONS)]
+    return [node for node in nodes.values() if isinstance(node, NEURONS)]
 
 
 def _inner(nodes: dict[str, nir.NIRNode]) -> list[str]:

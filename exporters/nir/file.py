@@ -21,6 +21,7 @@ from stl_deploy._util.hdf5.guard import Group, open_hdf5, whole_hdf5
 from stl_deploy._util.hdf5.scan import MAX_MEMBERS
 from stl_deploy._util.npz import is_plain_name
 from stl_deploy.errors import GraphError, InputError
+from stl_deploy.exporters.nir.kinds import KINDS
 
 MAX_NODES = MAX_MEMBERS
 """Most nodes in one graph with those in it; a layer is a node, so real networks have hundreds."""
@@ -36,14 +37,6 @@ _LARGE = {"shuffle": True, "compression_opts": 2}
 """Compression of larger arrays: bytes of one significance side by side. Random weights on the exact grid take six
 sevenths of the space and two fifths of the time of HDF5's default, gzip at level 4.
 """
-
-_KINDS: dict[str, type[nir.NIRNode]] = {
-    kind.__name__: kind
-    for kind in (
-        *(nir.Affine, nir.Linear, nir.Scale, nir.Conv1d, nir.Conv2d, nir.SumPool2d, nir.AvgPool2d, nir.Flatten),
-        *(nir.Delay, nir.Threshold, nir.I, nir.IF, nir.LI, nir.LIF, nir.CubaLI, nir.CubaLIF, nir.Input, nir.Output),
-    )
-}
 
 
 @dataclass(eq=False)
@@ -106,10 +99,10 @@ class _Reader:
         kind = group.text("type")
         if kind == "NIRGraph":
             return self.graph(group, full + ".", depth + 1)
-        if kind not in _KINDS:
-            known = ", ".join(sorted(_KINDS))
+        if kind not in KINDS:
+            known = ", ".join(sorted(KINDS))
             return ForeignNode(f"type is {_shown(kind)}, which is not known; known: {known}", "unknown-type")
-        return self._build(_KINDS[kind], group)
+        return self._build(KINDS[kind], group)
 
     def _build(self, kind: type[nir.NIRNode], group: Group) -> nir.NIRNode:
         end = {nir.Input: "input", nir.Output: "output"}.get(kind)

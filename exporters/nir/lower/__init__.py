@@ -14,6 +14,7 @@ from stl_deploy._util.remedies import did_you_mean
 from stl_deploy.errors import GraphError, InputError
 from stl_deploy.exporters.nir.dialect import Dialect
 from stl_deploy.exporters.nir.file import ForeignNode
+from stl_deploy.exporters.nir.kinds import NEURONS
 from stl_deploy.exporters.nir.lower._fields import SHAPE_CONVENTIONS, ShapeConvention, bad_shape
 from stl_deploy.exporters.nir.lower.faults import faults, shape_despite
 from stl_deploy.exporters.nir.lower.layers import (
@@ -200,7 +201,7 @@ def _lower_node(
             return lower_scale(name, node, shape, sources, reading)
         case nir.Delay():
             return lower_delay(name, node, shape, sources, reading, dialect.dt)
-        case nir.I() | nir.IF() | nir.LI() | nir.LIF() | nir.CubaLI() | nir.CubaLIF() | nir.Threshold():
+        case _ if isinstance(node, NEURONS):
             return lower_neuron(name, node, shape, sources, reading, dialect.of_node(name), name in wiring.looped)
         case ForeignNode():
             raise GraphError(node.reason, node=name, slug=node.slug)

@@ -15,15 +15,12 @@ import numpy as np
 
 from stl_deploy.errors import GraphError
 from stl_deploy.exporters.nir.dialect import Dialect
+from stl_deploy.exporters.nir.kinds import ELEMENTWISE, LAYERS
 from stl_deploy.exporters.nir.lower._fields import ShapeConvention, fit, float32, numbers, optional_bias, weights, whole
 from stl_deploy.exporters.nir.lower.layers import lower_conv, padding
 from stl_deploy.exporters.nir.lower.neurons import require_tau, require_threshold, reset_of
 from stl_deploy.graph.program import Shape
 
-_ELEMENTWISE = (
-    *(nir.I, nir.IF, nir.LI, nir.LIF, nir.CubaLI, nir.CubaLIF, nir.Threshold),
-    *(nir.Scale, nir.Delay, nir.Input, nir.Output),
-)
 _NOT_READ = ("input_type", "output_type", "metadata", "input_shape")
 
 
@@ -34,7 +31,7 @@ def faults(
 
     looped: whether the node is in a loop.
     """
-    if isinstance(node, nir.Input | nir.Output) or not isinstance(node, _ELEMENTWISE + _LAYERS):
+    if isinstance(node, nir.Input | nir.Output) or not isinstance(node, ELEMENTWISE + LAYERS):
         return
     for field in (field.name for field in fields(node) if field.name not in _NOT_READ):
         try:
@@ -50,7 +47,7 @@ def faults(
 
 def shape_despite(name: str, node: nir.NIRNode, shape: Shape | None) -> Shape | None:
     """Return a faulty node's intended output shape; None if it is unknown."""
-    if isinstance(node, _ELEMENTWISE):
+    if isinstance(node, ELEMENTWISE):
         return shape
     weight = getattr(node, "weight", None)
     if not isinstance(weight, np.ndarray) or 0 in weight.shape:
@@ -60,9 +57,6 @@ def shape_despite(name: str, node: nir.NIRNode, shape: Shape | None) -> Shape | 
     if isinstance(node, nir.Conv1d | nir.Conv2d) and shape and weight.ndim == len(shape) + 1:
         return _conv_shape(name, node, weight, shape)
     return None
-
-
-_LAYERS = (nir.Linear, nir.Affine, nir.Conv1d, nir.Conv2d, nir.SumPool2d, nir.AvgPool2d, nir.Flatten)
 
 
 def _conv_shape(name: str, node: Any, weight: Any, shape: Shape) -> Shape | None:

@@ -14,12 +14,11 @@ import numpy as np
 
 from stl_deploy.errors import GraphError
 from stl_deploy.exporters.nir.dialect import Dialect
+from stl_deploy.exporters.nir.kinds import NEURONS
 from stl_deploy.graph.program import Delay, Neuron, Node, Operand
 from stl_deploy.graph.segments import grouped, ordered, strongly_connected, walk
 
 _MAX_DEPTH = 32
-_NEURONS = (nir.I, nir.IF, nir.LI, nir.LIF, nir.CubaLI, nir.CubaLIF, nir.Threshold)
-
 Edge = tuple[str, str]
 
 
@@ -149,7 +148,7 @@ def _past_weights(part: nir.NIRGraph) -> Iterator[Edge]:
     """Return the edges; those from an Input into weights between a neuron and itself lead to the neuron."""
     edges, reads = set(part.edges), grouped(part.edges)
     inputs = {name for name, node in part.nodes.items() if isinstance(node, nir.Input)}
-    neurons = {name for name, node in part.nodes.items() if isinstance(node, _NEURONS)}
+    neurons = {name for name, node in part.nodes.items() if isinstance(node, NEURONS)}
     for source, target in part.edges:
         past = []
         if source in inputs and target not in neurons:
@@ -181,7 +180,7 @@ def _unfed(
 
 def _empty_loops(nodes: Mapping[str, nir.NIRNode], loops: list[list[str]]) -> Iterator[GraphError]:
     for component in loops:
-        if not any(isinstance(nodes[name], _NEURONS) for name in component):
+        if not any(isinstance(nodes[name], NEURONS) for name in component):
             shown = component[::-1][:20]
             yield GraphError(
                 f"the loop {' -> '.join([*shown, shown[0]])} has no neuron in it; a loop needs one to hold its state",
