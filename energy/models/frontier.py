@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 
 from stl_deploy._util.units import with_unit
 from stl_deploy.energy.context import AnnTwin
-from stl_deploy.energy.counts.reads import driven_by_input
-from stl_deploy.energy.counts.record import Counts
+from stl_deploy.energy.counts.record import Counts, ProductCounts, TapCounts
 from stl_deploy.energy.models import dataflow
 from stl_deploy.energy.models.equivalent import folded_for_pricing
 from stl_deploy.energy.models.grid import LAYER_BY_LAYER, QUOTED, QUOTED_PRICE
 from stl_deploy.energy.models.layout import synapses
 from stl_deploy.energy.models.ledger import total
 from stl_deploy.energy.models.ratios import number
+from stl_deploy.energy.models.widths import widths
 from stl_deploy.energy.paired import accuracy_interval, percent
 from stl_deploy.energy.prices.load import load_prices
 from stl_deploy.energy.prices.price_list import Range, middle
@@ -272,31 +272,22 @@ def ann_joules(program: Program, counts: Counts, twin: AnnTwin) -> float:
     return middle(total(dataflow.ann(program, counts, load_prices(QUOTED_PRICE), QUOTED, active=twin)))
 
 
-def ann_joules_of_counts(program: Program, counts: Counts, bits: int) -> float:
+def ann_joules_of_counts(program: Program, counts: Counts) -> float:
     """Return joules of one inference of the quantised ANN that a network of counts at one step is.
 
-    At the quoted prices, with activations of ``bits`` and the zeros of the counts skipped; the input keeps its width.
+    At the quoted prices, with activations as wide as the counts, and their zeros skipped.
     """
     program, counts = folded_for_pricing(program, counts)
     layers = counts.weighted
-    active = {name: each.synops / each.dense_macs_exact for name, each in layers.items() if each.dense_macs_exact}
-    met = {each.name: layers[each.name].fetched.per_inference / each.weights for each in synapses(program)}
+    done: dict[str, TapCounts | ProductCounts] = {**layers, **counts.pools, **counts.products}
     zeros = AnnTwin(
-        macs_nonzero=round(sum(each.synops for each in layers.values())),
-        macs=round(sum(each.dense_macs_exact for each in layers.values())),
-        samples=counts.batch,
-        source="counts",
-        by_layer=dict.fromkeys(layers, 1.0) | active,
-        fetched={name: weights / counts.batch for name, weights in met.items()},
+        *(0, 0, counts.batch, "counts"),
+        by_layer={name: each.synops / max(1, each.dense_macs_exact) for name, each in done.items()},
+        fetched={
+            each.name: layers[each.name].fetched.per_inference / each.weights / counts.batch
+            for each in synapses(program)
+        },
     )
-    wide, narrow = (
-        dataflow.ann(program, counts, load_prices(QUOTED_PRICE), QUOTED, active=zeros, bits=width)
-        for width in (None, bits)
-    )
-    inputs = driven_by_input(program)
-    return middle(
-        total(
-            whole if whole.layer in inputs and whole.term != "output writes" else short
-            for whole, short in zip(wide, narrow, strict=True)
-        )
-    )
+    prices = load_prices(QUOTED_PRICE)
+    bits = widths(program, counts, prices)
+    return middle(total(dataflow.ann(program, counts, prices, QUOTED, active=zeros, bits=bits)))

@@ -136,20 +136,20 @@ def input_words(program: Program, pool: str) -> int:
     return prod(node.input_shape)
 
 
-def meeting_places(program: Program, counts: Counts) -> dict[str, int]:
-    """Count the populations of potentials that each weighted layer is the first to feed.
+def meeting_places(program: Program, counts: Counts) -> dict[str, list[str]]:
+    """Return the populations of potentials that each weighted layer is the first to feed, by name.
 
     Layers whose sums meet at one neuron node share its potentials. A layer that feeds no neuron keeps sums of its own.
     """
-    met = dict.fromkeys(counts.weighted, 0)
+    met: dict[str, list[str]] = {name: [] for name in counts.weighted}
     fed: set[str] = set()
     for node in populations(program):
         sources = feeders(program, node)
         weighted = [name for name in counts.weighted if name in sources]
         fed.update(weighted)
         if weighted:
-            met[weighted[0]] += 1
-    return {name: count if name in fed else 1 for name, count in met.items()}
+            met[weighted[0]].append(node.name)
+    return {name: nodes if name in fed else [name] for name, nodes in met.items()}
 
 
 @remembered

@@ -86,7 +86,7 @@ def _taps(node: Linear | Conv | Scale | Pool, counted: TapCounts) -> TapMemory:
         potential_reads=touched,
         potential_writes=touched,
         queue_reads=counted.in_nonzero,
-        queue_bits=address_bits(prod(input_shape(node))) + (0 if counted.op == "AC" else PROGRAM_BITS),
+        queue_bits=event_bits(prod(input_shape(node)), 1 if counted.op == "AC" else PROGRAM_BITS),
     )
 
 
@@ -100,7 +100,7 @@ def _neuron(node: Population, counted: NeuronCounts) -> NeuronMemory:
         state_reads=moved,
         state_writes=moved,
         queue_writes=counted.events,
-        queue_bits=address_bits(counted.neurons) + (0 if np.all(node.binary) else PROGRAM_BITS),
+        queue_bits=event_bits(counted.neurons, 1 if np.all(node.binary) else PROGRAM_BITS),
     )
 
 
@@ -125,6 +125,11 @@ def state_values(node: Population) -> int:
 def address_bits(places: int) -> int:
     """Return the address width for ``places`` sources, at least one bit."""
     return max(1, (places - 1).bit_length())
+
+
+def event_bits(places: int, value: int) -> int:
+    """Return the bits of an event in a queue: its address, and its value, which a spike does not have."""
+    return address_bits(places) + (0 if value == 1 else value)
 
 
 def size_bytes(words: int, bits: int) -> int:

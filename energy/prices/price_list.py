@@ -161,6 +161,22 @@ class PriceList:
         }
 
 
+def multiply(prices: PriceList, bits: int, other: int | None = None) -> Price:
+    """Return the price of the multiply in a MAC of values of ``bits`` and ``other`` (None: a weight).
+
+    On integers in proportion to both widths; a value of one bit gates the other and multiplies nothing.
+    """
+    wide = prices.weight_bits
+    share = 1.0 if prices.numbers == "float" else bits / wide * (wide if other is None else other) / wide
+    return prices.terms["mul"].times(0.0 if 1 in (bits, other) else share)
+
+
+def synop(prices: PriceList, bits: int, other: int | None = None) -> Price:
+    """Return the price of a synop or MAC of such values: the `multiply` and an add."""
+    times, add = multiply(prices, bits, other), prices.terms["ac"]
+    return Price(times.low + add.low, times.high + add.high, add.unit)
+
+
 def state_multiply(prices: PriceList) -> Price:
     """Return the price of a multiply of accumulator width: the list's ``mul_state``, else ``mul`` at equal widths.
 

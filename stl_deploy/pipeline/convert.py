@@ -265,15 +265,17 @@ class _Search:
         few = self.parts.train[:_COUNTED_ON]
         report = energy(program, np.broadcast_to(few.numpy(), (steps, *few.shape)), EnergyOptions())
         synops = report.counts.totals.synops / len(few)
-        return Candidate(levels, method, accuracy, interval, synops, self._joules(program, levels, report))
+        return Candidate(levels, method, accuracy, interval, synops, self._joules(program, report))
 
-    def _joules(self, program: Program, levels: int, report: EnergyReport) -> Joules | None:
+    def _joules(self, program: Program, report: EnergyReport) -> Joules | None:
         cell = None if report.idle else quoted(report.comparisons)
         if cell is None:
             return None
-        bits = levels.bit_length()
-        same = ann_joules_of_counts(program, report.counts, bits) if self.wish.form == "counts" else None
-        return Joules(middle(cell.energy.snn_J), middle(cell.energy.ann_J), same)
+        snn, same = middle(cell.energy.snn_J), None
+        if self.wish.form == "counts":
+            # that ANN may move its activations as events, too, and is then this network
+            same = min(snn, ann_joules_of_counts(program, report.counts))
+        return Joules(snn, middle(cell.energy.ann_J), same)
 
     def _is_within(self, accuracy: float) -> bool:
         if self.ann_accuracy is None:

@@ -15,7 +15,10 @@ from torch import Tensor, nn
 import stl_deploy as stl
 from benchmarks import frontiers
 from stl_deploy.energy import measure_energy
-from stl_deploy.graph.program import MaxPool, Neuron, Operand, Program, Reshape
+from stl_deploy.energy.models.frontier import ann_joules_of_counts
+from stl_deploy.energy.models.grid import quoted
+from stl_deploy.energy.prices.price_list import middle
+from stl_deploy.graph.program import MaxPool, Neuron, Operand, Pool, Program, Reshape
 from tests.energy.nets import conv, f32, linear, program, start
 
 Array = Any
@@ -142,7 +145,7 @@ def pooled(batch: int) -> Made:
         ledger = Ledger(once=once)
         ledger.layer(w.size, images, np.repeat(crossed, 3, axis=2), accesses=1, bias=(48, 3))
         each = T * batch
-        ledger.pj += each * (12 * 3 * ADD + 48 * word(STATE, 48) + 12 * word(STATE, 12))
+        ledger.pj += each * (12 * 3 * ADD + 2 * 48 * word(STATE, 48))
         ledger.neurons(spikes, HALF, soft=False)
         flat = spikes.reshape(T, batch, 12)
         ledger.layer(out.size, flat, meets(flat, 4), accesses=2, bias=0)
@@ -249,11 +252,68 @@ def test_quoted_joules_are_those_of_numpy(made: Callable[[int], Made], batch: in
     net, x, snn, ann = made(batch)
     data = measure_energy(net, x, input_coding="spikes").as_dict()
     for key, once in (("quoted", False), ("quoted_layer_by_layer", True)):
-        quoted = data[key]
-        assert (quoted["prices"], quoted["width"]) == ("horowitz45_int8_acc32", "int8")
-        assert quoted["snn_J"] == pytest.approx(snn(once) * 1e-12 / batch, rel=1e-9, abs=0)
-        assert quoted["ann_J"] == pytest.approx(ann * 1e-12, rel=1e-9, abs=0)
-        assert quoted["snn_over_ann"] == pytest.approx(snn(once) / batch / ann, rel=1e-9, abs=0)
+        cell = data[key]
+        assert (cell["prices"], cell["width"]) == ("horowitz45_int8_acc32", "int8")
+        assert cell["snn_J"] == pytest.approx(snn(once) * 1e-12 / batch, rel=1e-9, abs=0)
+        assert cell["ann_J"] == pytest.approx(ann * 1e-12, rel=1e-9, abs=0)
+        assert cell["snn_over_ann"] == pytest.approx(snn(once) / batch / ann, rel=1e-9, abs=0)
+
+
+D = 3
+"""Levels of the counts below: 2 bits."""
+
+
+def test_counts_and_the_ann_of_their_bits_cost_what_numpy_says() -> None:
+    """An image, a convolution, a max pool, counts, a sum pool, a dense layer, counts of 0 and 1, a dense layer."""
+    w, b, hidden, out = drawn(3, 2, 3, 3), drawn(3), drawn(5, 3), drawn(4, 5)
+    x = np.random.default_rng(0).random((1, 2, 2, 6, 6)).astype(np.float32)
+    kernel = {"kernel": (2, 2), "stride": (2, 2), "padding": ((0, 0), (0, 0))}
+    counts = {"decay": None, "threshold": f32(1), "multi_spike": True, "rounding": "half_up"}
+    net = program(
+        start((2, 6, 6)),
+        conv("c", "in", w, (2, 6, 6), bias=b),
+        MaxPool(name="m", shape=(3, 2, 2), operands=(Operand("c"),), input_shape=(3, 4, 4), **kernel),
+        Neuron(name="n", shape=(3, 2, 2), operands=(Operand("m"),), cap=D, **counts),
+        Pool(name="p", shape=(3, 1, 1), operands=(Operand("n"),), input_shape=(3, 2, 2), divisor=1, **kernel),
+        _flat("p", (3, 1, 1)),
+        linear("d", "flat", hidden),
+        Neuron(name="k", shape=(5,), operands=(Operand("d"),), cap=1, **counts),
+        linear("e", "k", out),
+    )
+    windows = np.lib.stride_tricks.sliding_window_view(x[0], (3, 3), axis=(2, 3))
+    sums = np.einsum("bchwij,ocij->bohw", windows, w) + b[:, None, None]
+    first = np.clip(np.floor(sums.reshape(2, 3, 2, 2, 2, 2).max((3, 5)) + 0.5), 0, D)
+    pooled = first.sum((2, 3))
+    second = np.clip(np.floor(pooled @ hidden.T + 0.5), 0, 1)
+    assert all(0 < (each > 0).mean() < 1 for each in (first, pooled, second))  # there are zeros to skip
+    n, p, k = (float((each > 0).sum()) / 2 for each in (first, pooled, second))  # events of a sample
+    bits = {"image": 8, "n": 2, "p": 4, "k": 1}  # of 0 to 3, of sums of four of them, of 0 and 1
+
+    def add(width: int) -> float:
+        return ADD + (MUL * width / 8 if width > 1 else 0)
+
+    # both sides alike: arithmetic on what is not zero, weights and biases that it meets, and rounding
+    same = 54 * 16 * add(8) + 54 * word(8, 54) + 48 * ADD + 3 * word(STATE, 3)
+    same += 12 * 3 * ADD + n * ADD + p * 5 * add(bits["p"]) + k * 4 * ADD
+    same += p * 5 * word(8, 15) + k * 4 * word(8, 20)
+    same += (48 + 5) * (MUL_STATE + 2 * ADD)  # before the max pool
+    same += 2 * 48 * word(bits["n"], 48) + 72 * word(8, 72)  # what the pool reads is written; the image is there
+    # events have an address in place of zeros; a count of at most 1 is its event
+    image = 72 * (word(address(72) + 8, 72) - word(8, 72))
+
+    def queue(events: float, places: int, value: int) -> float:
+        width = address(places) + (value if value > 1 else 0)
+        return 2 * events * word(width, places)
+
+    snn = same + image + queue(n, 12, bits["n"]) + queue(p, 3, bits["p"]) + queue(k, 5, bits["k"])
+    # the ANN moves every value, writes its sums at the end, and shifts where it requantises
+    ann = same + 2 * 12 * word(bits["n"], 12) + 2 * 3 * word(bits["p"], 3) + 2 * 5 * word(bits["k"], 5)
+    ann += 4 * word(8, 4) + (48 + 5) * SHIFT
+    report = measure_energy(net, x, input_coding="analog")
+    chosen = quoted(report.comparisons)
+    assert chosen is not None
+    assert middle(chosen.comparison.snn_J) == pytest.approx(snn * 1e-12, rel=1e-9, abs=0)
+    assert ann_joules_of_counts(net, report.counts) == pytest.approx(ann * 1e-12, rel=1e-9, abs=0)
 
 
 @pytest.mark.push(1)

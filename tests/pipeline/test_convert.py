@@ -120,6 +120,7 @@ def test_counts_are_compared_with_the_ann_of_their_bits(ann: nn.Module) -> None:
     counts = stl.convert(ann, blobs(), levels=4, progress=False).conversion
     for each in counts.candidates:
         assert 0 < each.energy.quantised_ann < each.energy.int8_ann
+        assert each.energy.quantised_ann <= each.energy.snn  # the same network as events costs the same
     rates = stl.convert(ann, blobs(), levels=4, form="rates", progress=False).conversion
     assert all(each.energy.quantised_ann is None for each in rates.candidates)
 
