@@ -27,8 +27,8 @@ class Joules:
     Attributes:
         snn: Of the spiking network.
         int8_ann: Of the ANN with 8-bit activations, every zero computed.
-        quantised_ann: Of the ANN that the counts are, with activations of as few bits and zeros skipped; all values move,
-            or events alone, whichever costs less. None of rates.
+        quantised_ann: Of the ANN that the counts are: as few bits, zeros skipped, and all activations or events alone
+            moved, whichever costs less. None of rates.
         label: ``modelled``.
     """
 
