@@ -6,10 +6,10 @@ import sys
 import sysconfig
 import traceback
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from types import CodeType, FrameType
-from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -23,13 +23,15 @@ _START = str(_HERE / "running.py")
 _LIBRARIES = tuple({sysconfig.get_paths()[key] for key in ("purelib", "platlib", "stdlib")})
 
 
-class Place(NamedTuple):
+@dataclass(frozen=True)
+class Place:
     """line: the innermost one outside of installed packages ("net.py:31"). module: the innermost module's name.
 
-    kind: that module's class. inner: the innermost line outside of torch, the framework's where there is one.
+    kind: that module's class. inner: the innermost line that is a module's, or outside of torch, the framework's where
+    there is one. Places are equal whatever the line: a layer's first call may stand before the loop.
     """
 
-    line: str | None
+    line: str | None = field(compare=False)
     module: str
     kind: str = ""
     inner: str | None = None
@@ -49,6 +51,7 @@ def place(names: Mapping[int, str]) -> Place:
             owner = frame.f_locals.get("self")
             if isinstance(owner, nn.Module):
                 module, kind = names.get(id(owner)), type(owner).__name__
+                innermost = innermost or _shown(file, frame.f_lineno)
         if file == _START:
             break
         if not file.startswith(_PASSED):

@@ -400,17 +400,29 @@ def _is_an_input(sooner: Node, later: Node) -> bool:
 
 def _alike_inputs(later: Node, sooner: Node) -> list[tuple[Node, Node]]:
     """Return common inputs of a first step that differs (``v + x`` and ``x``): the same line's same operation."""
-    direct = [(x, y) for y in [sooner, *sooner.inputs] for x in later.inputs if x is not y and _are_alike(x, y)]
-    behind = reachable(later.inputs, lambda node: node.inputs if node.pointwise else ())  # ``0.9 * v + 0.1 * i``
-    alike = direct or [(x, sooner) for x in behind if x is not sooner and _are_alike(x, sooner)]
+    near, far = ([sooner, *sooner.inputs], later.inputs), (_behind([sooner]), list(_behind(later.inputs)))
+    alike = _alike(*near) or _alike(*far)
     if len(_pairs(alike)) < len(alike):  # one line, or one function, makes both a current and a potential
         alike = [(x, y) for x, y in alike if shifts(x, y, {})]
     return _pairs(alike)
 
 
+def _alike(sooner: Iterable[Node], later: Iterable[Node]) -> list[tuple[Node, Node]]:
+    return [(x, y) for y in sooner for x in later if x is not y and _are_alike(x, y)]
+
+
+def _behind(nodes: Sequence[Node]) -> Iterable[Node]:
+    """Return nodes and what is behind their elementwise operations: ``i`` of ``0.9 * v + 0.1 * i``."""
+    return reachable(nodes, lambda node: node.inputs if node.pointwise else ())
+
+
 def _are_alike(x: Node, y: Node) -> bool:
-    same = (x.name, x.place, x.layout) == (y.name, y.place, y.layout)
-    return same and not x.constant and not y.constant
+    """Return whether nodes are of one line of code, or layers of the same weights."""
+    if (x.name, x.layout) != (y.name, y.layout) or x.constant or y.constant:
+        return False
+    weights = [node for node in x.inputs if node.constant]
+    layers = not x.pointwise and weights and weights == [node for node in y.inputs if node.constant]
+    return x.place == y.place or bool(layers)
 
 
 def _pairs(matches: Sequence[tuple[Node, Node]]) -> list[tuple[Node, Node]]:
