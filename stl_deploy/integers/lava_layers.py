@@ -30,7 +30,7 @@ from stl_deploy.passes import merge_pools
 
 READ = ("decay", "threshold", "gain", "offset", "compare")
 _REMEDIES = {
-    "multi_spike": "use one spike per step",
+    "multi_spike": "use one spike per step, as convert has with levels 1" + ELSEWHERE,
     "v_reset": "Loihi resets to 0; train with that" + ELSEWHERE,
     "v_start": "Loihi starts at 0; train with that" + ELSEWHERE,
     "i_start": "Loihi starts at 0; train with that" + ELSEWHERE,
@@ -92,7 +92,7 @@ def field_refusals(neuron: Neuron, read: Collection[str]) -> Iterator[Unsupporte
             yield refusal(neuron, "delayed-reset", "it resets one step late", remedy)
         elif name == "reset":
             reason = f"its reset is '{neuron.reset}'"
-            yield refusal(neuron, "soft-reset", reason, "Loihi resets to 0; train with hard reset")
+            yield refusal(neuron, "soft-reset", reason, "Loihi resets to 0; train with hard reset" + ELSEWHERE)
         else:
             yield refusal(neuron, *describe_field(name), _REMEDIES.get(name, "use a neuron without it"))
 

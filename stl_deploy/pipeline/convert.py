@@ -23,7 +23,9 @@ from stl_deploy.errors import InputError, ParityError, UnsupportedError
 from stl_deploy.graph.program import Conv, Linear, MaxPool, Neuron, Norm, Product, Program
 from stl_deploy.graph.readout import Readout
 from stl_deploy.graph.run import run
+from stl_deploy.passes import lower_max_pools
 from stl_deploy.passes.ramps_for_cells import ramps_for_cells
+from stl_deploy.passes.spikes_for_counts import spikes_for_counts
 from stl_deploy.passes.spikes_for_relus import (
     FORMS,
     Form,
@@ -138,7 +140,9 @@ def _converted(ann: nn.Module, parts: Parts, wish: _Wish) -> SpikingGraph:
     search = _Search(ann, program, parts, wish, activations(program, calibration), captured.readout)
     tried = list(search.run())
     chosen = search.best(tried)
-    program, candidate = tried[chosen]
+    counting, candidate = tried[chosen]
+    program = lower_max_pools.PASS.run(spikes_for_counts(counting)).program
+    _require_same(counting, program, few, 0)
     candidates = tuple(each for _, each in tried)
     conversion = Conversion(wish.form, candidates, chosen, float(wish.within), (search.count, search.ann_accuracy))
     steps = steps_of(candidate.levels, wish.form)

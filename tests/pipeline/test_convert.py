@@ -100,6 +100,22 @@ def test_counts_export_as_they_are(ann: nn.Module, tmp_path: Path) -> None:
     assert [run["differing"] for run in manifest["verified"]["runs"] if run["against"] == "loihi"] == [0]
 
 
+def test_one_level_is_a_spike_on_every_target(tmp_path: Path) -> None:
+    """Refused as several spikes per step by netx, and not held by NIR."""
+    torch.manual_seed(0)
+    layers = nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(64, 8), nn.ReLU()
+    net = stl.convert(nn.Sequential(*layers, nn.Linear(8, 3)), torch.rand(64, 1, 8, 8), levels=1, progress=False)
+    assert all(neuron.binary for neuron in net.program.spiking)
+    on_grid, x = net.fold(input_grid=4), torch.randint(0, 16, (64, 1, 8, 8)) / 16
+    assert 0.01 < on_grid.simulate(x, record=True).spikes["1"].mean() < 0.99
+    for name in ("net.nir", "net.onnx"):
+        on_grid.export(tmp_path / name)
+        on_grid.verify(tmp_path / name, x).require()
+    for name in ("net.net", "net-c"):
+        runs = on_grid.export(tmp_path / name, to="netx" if name == "net.net" else "c")["verified"]["runs"]
+        assert all(run["differing"] <= run["compared"] / 50 for run in runs)
+
+
 def test_rates_export_to_nir(ann: nn.Module, tmp_path: Path) -> None:
     x, y = blobs()
     net = stl.convert(ann, (x, y), form="rates", levels=8, progress=False)

@@ -82,8 +82,9 @@ def test_everything_that_keeps_a_network_from_training_in_integers_is_named_at_o
     with pytest.raises(stl.UnsupportedError) as refused:
         net.quantised()
     assert str(refused.value) == (
-        f"node 'lif1': {reset}; Loihi resets to 0; train with hard reset (also at 'lif2', 'lif3'); node 'lif2': "
-        f"{skip}; put a convolution of kernel 1 on that path, or add the spikes behind the neurons"
+        f"node 'lif1': {reset}; Loihi resets to 0; train with hard reset, or export to c or onnx (also at 'lif2', "
+        f"'lif3'); node 'lif2': {skip}; put a convolution of kernel 1 on that path, or add the spikes behind the "
+        "neurons"
     )
     (remedy,) = {found.remedy for found in net.check("c").findings if found.slug == "quantisation"}
     assert (
