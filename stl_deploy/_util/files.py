@@ -7,7 +7,7 @@ import json
 import os
 import tempfile
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -123,10 +123,12 @@ def read_input(path: Path) -> tuple[NDArray[Any], NDArray[np.int64] | None]:
     return x, labels
 
 
-def read_inputs(path: Path, *, any_target: bool = False) -> tuple[Inputs, NDArray[Any] | None]:
+def read_inputs(
+    path: Path, *, any_target: bool = False, given: Callable[[Inputs], Inputs] = lambda x: x
+) -> tuple[Inputs, NDArray[Any] | None]:
     """Read as `read_input`; a network of several inputs needs an array ``x__<input>`` for each instead of ``x``.
 
-    any_target: ``y`` may be any array, for a metric of the user's.
+    any_target: ``y`` may be any array, for a metric of the user's. given: makes the input ``[T, B, *shape]``.
     """
     arrays = read_npz(path, lambda name: name in ("x", "y") or name.startswith(_NAMED))
     named = {name: values for name, values in arrays.items() if name.startswith(_NAMED)}
@@ -144,7 +146,7 @@ def read_inputs(path: Path, *, any_target: bool = False) -> tuple[Inputs, NDArra
         x = {name.removeprefix(_NAMED): _values(path, name, values) for name, values in named.items()}
     else:
         x = _values(path, "x", arrays["x"])
-    labels = arrays.get("y")
+    x, labels = given(x), arrays.get("y")
     return x, labels if labels is None or any_target else checked_labels(labels, *leading(x), f"{path}: 'y'")
 
 

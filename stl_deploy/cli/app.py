@@ -78,7 +78,7 @@ GENERATED = {
     "synthesise": "Place and route a Verilog folder with open tools: cells, RAM blocks, clock, bitstream, latency.",
     "convert": "Make a spiking network of a trained ReLU network: thresholds calibrated, then learned if asked.",
     "fpga-run": "Run an input on a board that holds the bitstream; outputs are compared. Untested on hardware.",
-    "eval": "Accuracy, spike rates and thresholds of a trained model on its test split.",
+    "eval": "Accuracy, spike rates and thresholds of a trained model on its test split; accuracy of a network's file.",
     "join": "Several trained runs decide together: one merged graph that exports and verifies like any other "
     "(our reading).",
     "quantise": "Train a run's weights and thresholds as Loihi's and C's integers, into a new run folder.\n\n"

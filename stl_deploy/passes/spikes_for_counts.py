@@ -7,6 +7,7 @@ it alone reads, since max(v) ≥ θ is max(v ≥ θ): a max pool of spikes is on
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -24,8 +25,8 @@ def spikes_for_counts(program: Program) -> Program:
     for node in program.of(Neuron):
         if node.threshold is None or not node.multi_spike or node.cap != 1 or node.decay is not None:
             continue
-        least, once = _least(node, node.threshold), {"multi_spike": False, "cap": None, "rounding": "down"}
-        nodes[node.name] = spiking = replace(node, threshold=least, compare="ge", **once)
+        once: dict[str, Any] = {"multi_spike": False, "cap": None, "rounding": "down", "compare": "ge"}
+        nodes[node.name] = spiking = replace(node, threshold=_least(node, node.threshold), **once)
         pool = nodes[node.operands[0].node]
         if isinstance(pool, MaxPool) and len(node.operands) == len(readers_of(nodes, pool.name)) == 1:
             for reader in readers_of(nodes, node.name):

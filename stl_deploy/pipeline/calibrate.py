@@ -113,8 +113,3 @@ def right_of(scores: Tensor, labels: Tensor, population: int = 1) -> int:
     """Count the samples whose greatest score, after a vote of ``population`` neighbours, is at the label."""
     votes = scores.reshape(*scores.shape[:-1], -1, population).mean(-1)
     return int((votes.argmax(-1) == labels).sum())
-
-
-def steps_of(levels: int, form: Form) -> int:
-    """Return the steps that a converted network takes: 1 for counts, as many as levels for rates."""
-    return 1 if form == "counts" else levels

@@ -20,6 +20,11 @@ KEY = "conversion"
 Method = Literal["as trained", "calibrated", "with biases", "thresholds learned", "weights learned"]
 
 
+def steps_of(levels: int, form: Form) -> int:
+    """Return the steps that a converted network takes: 1 for counts, as many as levels for rates."""
+    return 1 if form == "counts" else levels
+
+
 @dataclass(frozen=True)
 class Joules:
     """Modelled joules of one inference, streaming, at the prices that energy quotes.
@@ -102,6 +107,11 @@ class Conversion:
     def stated(self) -> dict[str, str]:
         """Return the entry of a Program's metadata."""
         return {KEY: json.dumps(self.as_dict())}
+
+    @property
+    def steps(self) -> int:
+        """Steps that the network takes."""
+        return steps_of(self.candidates[self.chosen].levels, self.form)
 
     @property
     def verdict(self) -> str:

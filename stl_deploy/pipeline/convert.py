@@ -36,9 +36,9 @@ from stl_deploy.passes.spikes_for_relus import (
     relus_into_counts,
     spikes_for_relus,
 )
-from stl_deploy.pipeline.calibrate import accurate, activations, bias_shifts, least_squares, right_of, steps_of
+from stl_deploy.pipeline.calibrate import accurate, activations, bias_shifts, least_squares, right_of
 from stl_deploy.pipeline.capture import capture
-from stl_deploy.pipeline.conversion import Candidate, Conversion, Joules, Method
+from stl_deploy.pipeline.conversion import Candidate, Conversion, Joules, Method, steps_of
 from stl_deploy.pipeline.conversion_data import Parts, parts_of
 from stl_deploy.pipeline.distil import distil
 from stl_deploy.pipeline.energy import energy

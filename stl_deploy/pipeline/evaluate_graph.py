@@ -33,8 +33,9 @@ from stl_deploy.graph.program import Floats, Program
 from stl_deploy.graph.readout import require_classes
 from stl_deploy.graph.run import NetworkInput, Result
 from stl_deploy.pipeline.artifacts import labels_of, open_runner, ready
+from stl_deploy.pipeline.conversion import Conversion
 from stl_deploy.pipeline.graph_data import GraphData
-from stl_deploy.pipeline.network_input import check_numbers, checked_bits, on_declared_grid
+from stl_deploy.pipeline.network_input import check_numbers, checked_bits, on_declared_grid, presented
 from stl_deploy.pipeline.results import BackendEvaluation, GraphEvaluation, Metric, Simulation, name_of, score_of
 from stl_deploy.pipeline.simulate import simulate
 
@@ -81,6 +82,10 @@ def evaluate_graph(
         require_kind(name, count, int | None)
         if count is not None and count < 1:
             raise InputError(f"{name}: expected an integer of at least 1; found {count}")
+    if (conversion := Conversion.of(net.program.metadata)) is not None:
+        if steps not in (None, conversion.steps):
+            raise InputError(f"steps: expected {conversion.steps}, which the network was converted for; found {steps}")
+        steps = conversion.steps
     input_grid = None if input_grid is None else checked_bits(input_grid)
     backends = _Backends(net, as_paths(backend), input_grid, metric)
     own, of_module, samples, reason = _Side(metric), _Side(metric), 0, ""
@@ -314,7 +319,7 @@ def _arranged(net: GraphData, batch: Any, count: int, steps: int | None, time: s
         return batch, net.original.as_graph_input(batch)
     x = _sequence(net, as_array(batch), count, steps, time)
     given = x.swapaxes(0, 1) if net.original is not None and net.original.time == "second" else x
-    return given, given
+    return given, presented(net.program, given)
 
 
 def _axis_of_time(shape: tuple[int, ...], count: int) -> str | None:

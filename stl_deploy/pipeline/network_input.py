@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,9 @@ from stl_deploy.graph.exact import (
 )
 from stl_deploy.graph.program import CAPTURED, Program
 from stl_deploy.graph.run import NetworkInput
+from stl_deploy.pipeline.conversion import Conversion
 
+X = TypeVar("X", bound=NetworkInput)
 _RANDOM_STEPS, _RANDOM_SAMPLES = 16, 8
 MOST_COMPARED = 250_000_000
 """Spikes and silences of all layers that runs keep to be compared: about 4 GB with three runs."""
@@ -155,8 +157,32 @@ def check_numbers(program: Program, x: NetworkInput) -> None:
             )
 
 
+def presented(program: Program, x: X) -> X:
+    """Return the input of a converted network at its steps: samples ``[B, *shape]`` are shown at each of them.
+
+    8-bit images become x / 255, as in the conversion. Other networks' input is returned as it is.
+    Raises InputError for another number of steps.
+    """
+    conversion = Conversion.of(program.metadata)
+    if conversion is None or isinstance(x, Mapping):
+        return x
+    steps, shape = conversion.steps, program.inputs[0].shape
+    if x.shape[1:] == shape:
+        shown: Any = x.astype(np.float32) / np.float32(255) if x.dtype == np.uint8 else x
+        shown = np.broadcast_to(shown, (steps, *shown.shape))
+        return shown  # type: ignore[no-any-return]
+    if x.ndim == len(shape) + 2 and len(x) != steps:
+        sizes = ", ".join(map(str, shape))
+        raise InputError(
+            f"expected samples [B, {sizes}], or {counted(steps, 'step')} of them, [{steps}, B, {sizes}], as the "
+            f"network was converted for; found {list(x.shape)}"
+        )
+    return x
+
+
 def checked_sequence(program: Program, x: NetworkInput, *, known: bool) -> NetworkInput:
     """Return the input of a graph; warn, unless its axes are known, of x that may be in its module's order."""
+    x = presented(program, x)
     check_numbers(program, x)
     if not known and (doubt := axes_in_doubt(program.metadata, x)) is not None:
         warn_caller(doubt)

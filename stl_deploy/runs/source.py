@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from stl_deploy.exporters.targets import describe_path, format_of, registry
 from stl_deploy.graph.axis_order import axes_in_doubt
 from stl_deploy.graph.program import Program
 from stl_deploy.graph.run import NetworkInput
-from stl_deploy.pipeline.network_input import ProgramInput, check_numbers, compared, drawn
+from stl_deploy.pipeline.network_input import ProgramInput, check_numbers, compared, drawn, presented
 from stl_deploy.pipeline.spiking_graph import SpikingGraph
 
 RUN, GRAPH, PROGRAM = "run", "nir", "program"
@@ -175,7 +176,7 @@ def read_for(
 
     Files hold ``[T, B, *shape]``, and a graph may come from a module, or an x from data, that have ``[B, T, *shape]``.
     """
-    x, labels = read_inputs(file, any_target=any_target)
+    x, labels = read_inputs(file, any_target=any_target, given=partial(presented, program))
     check_numbers(program, x)
     if (doubt := axes_in_doubt(program.metadata, x, _trained_steps(source))) is not None:
         warnings.warn(f"{file}: {doubt}", stacklevel=2)

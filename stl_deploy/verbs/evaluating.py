@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from torch.utils.data import TensorDataset
+from typer import Argument, Option
 
 from stl_deploy._util.console import QUIET, Console
+from stl_deploy._util.remedies import named, option
 from stl_deploy._util.system import require_address_space
 from stl_deploy._util.units import counted
 from stl_deploy.data import load_dataset
@@ -13,26 +17,48 @@ from stl_deploy.errors import InputError, ToolError, UnsupportedError
 from stl_deploy.exporters.targets import format_of
 from stl_deploy.graph.compare import rate_warnings
 from stl_deploy.pipeline.artifacts import ready
+from stl_deploy.pipeline.conversion_data import parts_of
 from stl_deploy.pipeline.evaluate_graph import evaluate_graph
 from stl_deploy.pipeline.fast_path import announce
 from stl_deploy.pipeline.results import GraphEvaluation
 from stl_deploy.runs.inputs import LabelledInput, encode_split
 from stl_deploy.runs.manifest import check_network, check_unchanged
-from stl_deploy.runs.source import GRAPH, PROGRAM, graph_of, read
+from stl_deploy.runs.source import GRAPH, PROGRAM, graph_of, is_network_file, read
 from stl_deploy.training.checkpoint import load_network
 from stl_deploy.training.evaluate import Evaluation
 from stl_deploy.training.evaluate import evaluate as evaluate_network
 from stl_deploy.training.run_files import MODEL
-from stl_deploy.verbs.arguments import RunArg
+from stl_deploy.verbs.arguments import RUNS_CODE
 
 _BATCH = 256
 
 
-def evaluate(run_dir: RunArg, *, say: Console = QUIET) -> dict[str, Any]:
+def evaluate(
+    run_dir: Annotated[Path, RUNS_CODE, Argument(metavar="SOURCE", help="A run folder, a .nir or .program file.")],
+    *,
+    data: Annotated[
+        str | None,
+        Option(metavar="DATASET|X.npz|FOLDER", help="Of a file: labelled samples x [N, ...], as convert takes them."),
+    ] = None,
+    steps: Annotated[
+        int | None, Option(help="Of a file: steps that each sample is shown; default: as converted.")
+    ] = None,
+    backend: Annotated[
+        list[str] | None, Option(metavar="NAME|PATH", help="Of a file: a backend or an artifact, too; repeat it.")
+    ] = None,
+    say: Console = QUIET,
+) -> dict[str, Any]:
     """Return accuracy, spike rates and thresholds of a run's picked weights on its test split (JSON-ready).
 
     Where the folder holds the graph, also the accuracy and differing spikes of the graph and of every artifact there.
+    Of a file: accuracy on the test samples of ``data``, those that `convert` judges on, and each ``backend``'s.
     """
+    if is_network_file(run_dir):
+        return _evaluate_file(run_dir, data, steps, backend or [], say)
+    if (data, steps, backend) != (None, None, None):
+        raise InputError(
+            f"{run_dir}: {named('data')} and its options apply to files; a run has test samples of its own"
+        )
     say.step(f"{run_dir}: running its test split")
     require_address_space()
     network, config = load_network(run_dir)
@@ -48,6 +74,17 @@ def evaluate(run_dir: RunArg, *, say: Console = QUIET) -> dict[str, Any]:
         artifacts = _evaluate_artifacts(run_dir, encode_split(config, test), say)
         results |= {} if artifacts is None else {"artifacts": artifacts.as_dict()}
     return results
+
+
+def _evaluate_file(path: Path, data: str | None, steps: int | None, backend: list[str], say: Console) -> dict[str, Any]:
+    net, test = read(path), None if data is None else parts_of(data).test
+    if test is None:
+        raise InputError(f"{path}: expected labelled samples; found none; give them with {option('data', 'X.npz')}")
+    samples: Any = TensorDataset(*test)
+    result = evaluate_graph(net, samples, steps=steps, batch_size=_BATCH, backend=backend)
+    for line in str(result).splitlines():
+        say.say(line)
+    return {"source": str(path), "test": result.as_dict()}
 
 
 def _evaluate_artifacts(run_dir: Path, test: LabelledInput, say: Console) -> GraphEvaluation | None:

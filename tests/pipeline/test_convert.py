@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 import stl_deploy as stl
 from stl_deploy import verbs
+from stl_deploy.exporters.program.file import write_program
 from stl_deploy.graph import program as ir
 from stl_deploy.nn.program_module import ProgramModule
 from stl_deploy.pipeline.conversion import Candidate, Conversion, Joules
@@ -122,6 +124,45 @@ def test_rates_export_to_nir(ann: nn.Module, tmp_path: Path) -> None:
     assert net.simulate(x[:3]).y.shape == (8, 3, 3)
     net.export(tmp_path / "net.nir")
     net.verify(tmp_path / "net.nir", x[:64]).require()
+
+
+@pytest.mark.parametrize("form", ["counts", "rates"])
+def test_files_are_run_at_the_steps_that_they_were_converted_for(ann: nn.Module, tmp_path: Path, form: Any) -> None:
+    """A file of rates ran at one step, energy refused the npz that convert reads, and no verb evaluated the file."""
+    x, y = blobs()
+    np.savez(tmp_path / "data.npz", x=x.numpy(), y=y.numpy())
+    net = stl.convert(ann, tmp_path / "data.npz", levels=4, form=form, progress=False)
+    steps = 1 if form == "counts" else 4
+    write_program(net.program, tmp_path / "net.program")
+    paths = [tmp_path / "net.program"]
+    if form == "rates":
+        net.export(tmp_path / "net.nir")
+        paths.append(tmp_path / "net.nir")
+    for path in paths:
+        again = stl.read(path)
+        assert np.array_equal(again.simulate(x).y, net.simulate(x).y)
+        assert len(again.simulate(np.repeat(x.numpy()[None], steps, 0)).y) == steps
+        assert again.evaluate(torch.utils.data.TensorDataset(x, y)).accuracy == net.evaluate([(x, y)]).accuracy
+        for wrong in (again.simulate, again.energy):
+            with pytest.raises(stl.InputError, match=f"{steps} step.* converted for; found"):
+                wrong(np.repeat(x.numpy()[None], 3, 0))
+        with pytest.raises(stl.InputError, match=f"steps: expected {steps}, .* found 3"):
+            again.evaluate([(x, y)], steps=3)
+        assert steps == verbs.energy(path, tmp_path / "data.npz").counts.T
+        shown = verbs.evaluate(path, data=str(tmp_path / "data.npz"), backend=["onnx"])["test"]
+        assert shown["accuracy"] == net.conversion.accuracy
+        assert shown["samples"] == net.conversion.samples
+        with pytest.raises(stl.InputError, match="expected labelled samples; found none"):
+            verbs.evaluate(path)
+
+
+def test_images_of_eight_bits_are_what_convert_makes_of_them(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (64, 1, 8, 8), np.uint8)
+    layers = nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(256, 3)
+    net = stl.convert(nn.Sequential(*layers), torch.from_numpy(images), levels=4, progress=False)
+    write_program(net.program, tmp_path / "net.program")
+    again = stl.read(tmp_path / "net.program")
+    assert np.array_equal(again.simulate(images).y, net.simulate(torch.from_numpy(images) / 255).y)
 
 
 def test_without_labels_nothing_is_judged(ann: nn.Module) -> None:
