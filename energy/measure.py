@@ -353,6 +353,22 @@ def _sources(program: Program, name: str) -> tuple[str, ...]:
     return tuple(node.name for node in program.nodes if node.name in sources)
 
 
+def _other_events(program: Program) -> list[str]:
+    """Say what was counted of Cells whose values are not 0 or 1: each value that is not 0 is one event."""
+    kinds: dict[str, list[str]] = {"signed": [], "sized": [], "graded": []}
+    for cell in program.of(Cell):
+        if not np.any(cell.fires):
+            kinds["graded"].append(cell.name)
+        elif not np.all(cell.binary[cell.fires]):
+            kinds["signed" if np.all(cell.ternary[cell.fires]) else "sized"].append(cell.name)
+    said = {
+        "signed": "Spikes of {} are -1 or 1: each is an event with a sign, which adds or subtracts weights (AC).",
+        "sized": "Spikes of {} have sizes: each value that is not 0 is one event, which multiplies weights (MAC).",
+        "graded": "Values of {} are no spikes: each that is not 0 is one event, which multiplies weights (MAC).",
+    }
+    return [said[kind].format(", ".join(names)) for kind, names in kinds.items() if names]
+
+
 def _bare_edges(program: Program) -> list[str]:
     """Return edges into a neuron node without a weight or pool between, as in an identity skip."""
     return [
@@ -385,7 +401,7 @@ def _assumptions(program: Program, counts: Counts, coding: Coding, twin: AnnTwin
         f"Counts are exact sums over {counts.T} time steps and {counts.batch} samples; "
         "energies are modelled, for one inference, the mean over these samples.",
         "A synop is a structural synapse inside the borders crossed by a non-zero input, zero weights included. "
-        "A node is AC where only 0 and 1 can arrive by structure and input coding, else MAC.",
+        "A node is AC where only -1, 0 and 1 can arrive by structure and input coding, else MAC.",
         "Pools are counted as pool_events, apart from synops and MACs.",
         _DENSE if twin is None else _SKIPPED,
         "Memory: each layer has memories of its own; a word costs its share of a 64-bit access to an SRAM of "
@@ -424,6 +440,7 @@ def _assumptions(program: Program, counts: Counts, coding: Coding, twin: AnnTwin
             "is a write, a difference that is compared with 0 the comparison; exp, tanh and the like are look-ups. No "
             "chip of a list has such a neuron."
         )
+        lines += _other_events(program)
     if bare := _bare_edges(program):
         lines.append(
             f"Edges without weights ({', '.join(bare)}) cost nothing here: no synops and no chip's events on the one "

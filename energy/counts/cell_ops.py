@@ -4,6 +4,7 @@
 - A product with 0, 1 or -1 is a write, and so is a choice. An addition that the Cell's own spikes cause is one for each
   spike, as in a reset by subtraction.
 - A difference that is only compared with 0 is the comparison. Both bounds of a clamp are one comparison.
+- A straight-through gradient, ``(s - b) + b``, is s.
 - Operands are sums of synops: their sum is another, and a factor on one that nothing else reads is in its weights.
 - A division by a constant is a multiplication; a factor of 1, 2^-k or 1 - 2^-k costs what a Neuron's does.
 """
@@ -36,7 +37,7 @@ class CellOps:
     """The operations of a step of one sample of a Cell: ``counts``, by the fields of `NeuronOps`."""
 
     def __init__(self, cell: Cell) -> None:
-        self.cell = cell = _with_sums(cell)
+        self.cell = cell = _with_sums(_without_gradients(cell))
         self.counts: Counter[str] = Counter()
         self._made = {operation.name: operation for operation in cell.operations}
         self._readers: dict[str, list[Operation]] = {}
@@ -163,6 +164,16 @@ class CellOps:
 
     def _compares_with_0(self, reader: Operation) -> bool:
         return reader.op in _COMPARISONS and any(self._is(arg, 0) for arg in reader.args)
+
+
+def _without_gradients(cell: Cell) -> Cell:
+    """Return the Cell with s in the place of each ``(s - b) + b``, and without what nothing reads then."""
+    made = {
+        o.name: replace(o, op="cast", args=(s,)) if (s := cell.gradients.get(o.name)) else o for o in cell.operations
+    }
+    ends = [*cell.outputs, *(state.next for state in cell.states)]
+    read = {*reachable(ends, lambda name: made[name].args if name in made else ())}
+    return replace(cell, operations=tuple(operation for name, operation in made.items() if name in read))
 
 
 def _with_sums(cell: Cell) -> Cell:

@@ -82,17 +82,17 @@ def _first(arrays: Iterable[NDArray[Any]], where: Callable[[NDArray[Any]], NDArr
 
 
 def op_of(program: ir.Program, node: ir.Node, coding: InputCoding) -> Op:
-    """Return AC if every value that can arrive at ``node`` is 0 or 1 by structure and coding, else MAC.
+    """Return AC if every value that can arrive at ``node`` is -1, 0 or 1 by structure and coding, else MAC.
 
     Sums of several sources, pools, analog inputs and neurons that fire several spikes in a step make MACs.
     """
     source = ir.origin_of(program, node)
     if isinstance(source, ir.Neuron | Cell):
-        return "AC" if ir.is_binary(program, node.operands[0].node) else "MAC"
+        return "AC" if ir.is_binary(program, node.operands[0].node, "ternary") else "MAC"
     return "AC" if isinstance(source, ir.Input) and coding == "spikes" else "MAC"
 
 
 def product_op(program: ir.Program, node: ir.Product, coding: InputCoding) -> Op:
-    """Return AC if one operand of a product is 0 or 1 by structure and coding, so that it adds the other's values."""
+    """Return AC if one operand of a product is -1, 0 or 1 by structure and coding: it adds the other's values."""
     operands = (replace(node, operands=(source,)) for source in node.operands)
     return "AC" if "AC" in {op_of(program, operand, coding) for operand in operands} else "MAC"

@@ -153,7 +153,7 @@ class ActivityCounter:
         is_always_binary = len(node.operands) == 1 and is_binary(self._program, node.operands[0].node)
         operation = op_of(self._program, node, self._coding)
         before = origin_of(self._program, node)
-        carries_counts = before is not None and bool(np.all(before.fires)) and not is_always_binary
+        carries_counts = operation == "MAC" and before is not None and np.all(before.fires) and _holds_integers(before)
         none = np.zeros(input_shape(node), np.int64)
         cells = None
         if _is_weighted(node):
@@ -232,7 +232,7 @@ class ActivityCounter:
         by_sample: Ints = nonzero.reshape(len(nonzero), -1).sum(axis=1, dtype=np.int64)
         firing.events += int(by_sample.sum())
         if fires.any():
-            if not np.all(node.binary):
+            if _holds_integers(node) and not np.all(node.ternary):
                 by_sample = np.abs(y).astype(np.int64).sum(axis=(0, *range(2, y.ndim)))
             firing.spikes += int(by_sample.sum())
             self._follow("spikes", by_sample)
@@ -313,7 +313,13 @@ class ActivityCounter:
             maxima,
             products,
             {name: self._repeats(name, samples) for name, samples in self._repeating.items() if name in counted},
+            frozenset(name for name, of in {**weighted, **pools, **products}.items() if self._is_signed(name, of.op)),
         )
+
+    def _is_signed(self, name: str, op: Op) -> bool:
+        sources = [operand.node for operand in self._program.by_name[name].operands]
+        signed = (is_binary(self._program, at, "ternary") and not is_binary(self._program, at) for at in sources)
+        return op == "AC" and any(signed)
 
     def _repeats(self, name: str, samples: int) -> Repeating:
         node = self._program.by_name[name]
@@ -377,6 +383,12 @@ def nonzero_by_sample(events: Mask) -> NDArray[Any]:
     steps = np.ascontiguousarray(events).view(np.uint8)
     counts: NDArray[Any] = np.add.reduce(steps, axis=0, dtype=np.uint8 if len(steps) <= _UINT8_ROWS else np.uint64)
     return counts
+
+
+def _holds_integers(node: ir.Node) -> bool:
+    """Return whether its spikes are integers, not amplitudes."""
+    outputs = [node.ranges[name] for name in node.outputs] if isinstance(node, Cell) else []
+    return all(of.whole for of in outputs if of.jumps)
 
 
 def _neurons(node: Population) -> int:

@@ -92,7 +92,8 @@ class NeuronCounts:
     """Counts of a neuron node or a Cell, summed over T steps and B samples.
 
     neuron_updates: neurons·T·B. neuron_updates_touched: those where an event or a non-zero bias arrived.
-    events: outputs that were not zero; spikes, where a neuron fires at most one in a step. Of a Cell that puts out
+    events: outputs that were not zero, whatever their sign and size. spikes: how many these carry; of amplitudes that
+    are no integers, the events; none of a Cell that puts out values without jumps. Of a Cell that puts out
     spikes and other values, the spikes alone are counted.
     """
 
@@ -186,6 +187,7 @@ class Counts:
     order: the names of the counted nodes in the Program's order.
     still: samples of which every input repeats its first step in all later ones.
     arriving: non-zero inputs of each weighted or pooling node by position, int64 of its input shape.
+    signed: nodes that add events of -1 and 1, which have a sign.
     """
 
     T: int
@@ -199,6 +201,7 @@ class Counts:
     maxima: Mapping[str, MaxPoolCounts] = field(default_factory=dict)
     products: Mapping[str, ProductCounts] = field(default_factory=dict)
     repeating: Mapping[str, Repeating] = field(default_factory=dict)
+    signed: frozenset[str] = frozenset()
 
     @property
     def is_static(self) -> bool:

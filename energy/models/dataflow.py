@@ -95,7 +95,7 @@ def snn(program: Program, counts: Counts, prices: PriceList, flow: Dataflow) -> 
         _queue(layer, counts, own, ledger, accesses[layer.name], bits)
     for name, pool in counts.pools.items():
         ledger.ops(name, "pool adds", "add", pool.synops)
-        bits = event_bits(input_words(program, name), wide[name].read)
+        bits = event_bits(input_words(program, name), wide[name].read, signed=name in counts.signed)
         moved = accesses[name] * pool.in_nonzero
         ledger.words(name, "queue writes and reads", moved, bits, size_bytes(input_words(program, name), bits))
     for name, maximum in counts.maxima.items():
@@ -125,7 +125,7 @@ def _product(
     if flow.sums == "memory":
         sums = size_bytes(counted.outputs, state)
         ledger.words(name, "partial sum reads and writes", 2 * counted.synops, state, sums, "states", shared=True)
-    event = event_bits(counted.values, bits)
+    event = event_bits(counted.values, bits, signed=name in counts.signed)
     ledger.words(name, "queue writes and reads", 2 * counted.in_nonzero, event, size_bytes(counted.values, event))
 
 
@@ -164,7 +164,7 @@ def _queue(layer: Synapses, counts: Counts, flow: Dataflow, ledger: Ledger, acce
     counted = counts.weighted[layer.name]
     once = counts.repeating.get(layer.name, Repeating(0)) if flow == _IN_REGISTERS else Repeating(0)
     of_once = once.in_nonzero / counts.T
-    bits = event_bits(layer.inputs, value)
+    bits = event_bits(layer.inputs, value, signed=layer.name in counts.signed)
     held = counts.T if flow.fetch == "per_inference" else 1
     for samples, events, steps in (
         (once.samples, of_once, 1),

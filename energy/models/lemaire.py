@@ -36,7 +36,7 @@ def snn(program: Program, counts: Counts, prices: PriceList) -> tuple[Item, ...]
         ledger.words(layer.name, "bias reads", counted.bias_adds, state, layer.bias_memory(state), "states")
         ledger.words(layer.name, "potential reads", counted.synops + steps, state, potentials, "states")
         ledger.words(layer.name, "potential writes", counted.synops + steps, state, potentials, "states", shared=True)
-        bits = event_bits(layer.inputs, value)
+        bits = event_bits(layer.inputs, value, signed=layer.name in counts.signed)
         queue = size_bytes(layer.inputs, bits)
         ledger.words(layer.name, "queue writes and reads", accesses[layer.name] * counted.in_nonzero, bits, queue)
         ledger.ops(layer.name, "addressing", "add", counted.synops)

@@ -62,18 +62,18 @@ class NeuronMemory(JsonTwin):
 def memory_of(program: Program, counts: Counts) -> dict[str, TapMemory | NeuronMemory]:
     """Return the accesses of every counted node but max pools and products, by name, in the Program's order."""
     counted = {name: layer for name, layer in counts.layers.items() if isinstance(layer, TapCounts | NeuronCounts)}
-    return {name: _one(program.by_name[name], layer) for name, layer in counted.items()}
+    return {name: _one(program.by_name[name], layer, counts) for name, layer in counted.items()}
 
 
-def _one(node: Node, counted: TapCounts | NeuronCounts) -> TapMemory | NeuronMemory:
+def _one(node: Node, counted: TapCounts | NeuronCounts, counts: Counts) -> TapMemory | NeuronMemory:
     if isinstance(node, Neuron | Cell) and isinstance(counted, NeuronCounts):
         return _neuron(node, counted)
     assert isinstance(node, Linear | Conv | Scale | Pool)
     assert isinstance(counted, TapCounts)
-    return _taps(node, counted)
+    return _taps(node, counted, signed=node.name in counts.signed)
 
 
-def _taps(node: Linear | Conv | Scale | Pool, counted: TapCounts) -> TapMemory:
+def _taps(node: Linear | Conv | Scale | Pool, counted: TapCounts, *, signed: bool) -> TapMemory:
     weights, biases = weight_words(node), 0 if (bias := bias_of(node)) is None else bias.size
     touched = counted.synops + counted.bias_adds
     return TapMemory(
@@ -86,13 +86,14 @@ def _taps(node: Linear | Conv | Scale | Pool, counted: TapCounts) -> TapMemory:
         potential_reads=touched,
         potential_writes=touched,
         queue_reads=counted.in_nonzero,
-        queue_bits=event_bits(prod(input_shape(node)), 1 if counted.op == "AC" else PROGRAM_BITS),
+        queue_bits=event_bits(prod(input_shape(node)), 1 if counted.op == "AC" else PROGRAM_BITS, signed=signed),
     )
 
 
 def _neuron(node: Population, counted: NeuronCounts) -> NeuronMemory:
     words = state_values(node)
     moved = words * (counted.neuron_updates // counted.neurons)
+    is_binary, value_bits = bool(np.all(node.binary)), 1 if np.all(node.ternary) else PROGRAM_BITS
     return NeuronMemory(
         state_words=ceil(words / counted.neurons),
         state_bits=PROGRAM_BITS,
@@ -100,7 +101,7 @@ def _neuron(node: Population, counted: NeuronCounts) -> NeuronMemory:
         state_reads=moved,
         state_writes=moved,
         queue_writes=counted.events,
-        queue_bits=event_bits(counted.neurons, 1 if np.all(node.binary) else PROGRAM_BITS),
+        queue_bits=event_bits(counted.neurons, value_bits, signed=value_bits == 1 and not is_binary),
     )
 
 
@@ -127,9 +128,9 @@ def address_bits(places: int) -> int:
     return max(1, (places - 1).bit_length())
 
 
-def event_bits(places: int, value: int) -> int:
-    """Return the bits of an event in a queue: its address, and its value, which a spike does not have."""
-    return address_bits(places) + (0 if value == 1 else value)
+def event_bits(places: int, value: int, *, signed: bool = False) -> int:
+    """Return the bits of an event in a queue: its address, and its value, of which a spike has its sign at most."""
+    return address_bits(places) + signed + (0 if value == 1 else value)
 
 
 def size_bytes(words: int, bits: int) -> int:

@@ -171,7 +171,8 @@ def on_chip(findings: Findings) -> str:
 def equal_at(break_even: BreakEven, flow: Dataflow) -> str:
     """Return the break-even of the comparison under ``flow``, or that there are no spikes."""
     if not break_even.spike_rate:
-        return "no neuron fires on this input"
+        is_graded = break_even.spike_rate is None
+        return "its Cells put out values, not spikes" if is_graded else "no neuron fires on this input"
     name, _ = _FLOWS[flow]
     model = next((m for m in break_even.models if (m.flow, m.price) == (flow, QUOTED_PRICE)), None)
     if model is None or model.scale is None or model.spike_rate is None:

@@ -71,11 +71,15 @@ class Value:
 
 
 class Range(NamedTuple):
-    """Lowest and highest value, and whether all are integers."""
+    """Lowest and highest value, and whether all are integers.
+
+    jumps: whether a value changes nowhere but where a comparison or a rounding does, as the amplitudes of spikes.
+    """
 
     low: float
     high: float
     whole: bool
+    jumps: bool = False
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -106,9 +110,14 @@ class Cell(Node):
         return self._of_outputs(lambda of: of.whole and of.low >= 0 and of.high <= 1)
 
     @cached_property
+    def ternary(self) -> NDArray[np.bool_]:
+        """Whether each value of the flat output is -1, 0 or 1 by the operations alone: see `Node`."""
+        return self._of_outputs(lambda of: of.whole and of.low >= -1 and of.high <= 1)
+
+    @cached_property
     def fires(self) -> NDArray[np.bool_]:
-        """Whether each value of the flat output is an integer by the operations alone: see `Node`."""
-        return self._of_outputs(lambda of: of.whole)
+        """Whether each value of the flat output is spikes, counts or amplitudes of them: see `Node` and `Range`."""
+        return self._of_outputs(lambda of: of.jumps)
 
     def _of_outputs(self, holds: Callable[[Range], bool]) -> NDArray[np.bool_]:
         sizes = [prod(shape) for shape in self.output_shapes]
@@ -118,6 +127,13 @@ class Cell(Node):
     def ranges(self) -> Mapping[str, Range]:
         """Bounds of each value by its name, from the operations alone, whatever arrives."""
         return _ranges(self)
+
+    @cached_property
+    def gradients(self) -> Mapping[str, str]:
+        """The integers ``s`` by the name of a straight-through gradient, ``(s - b) + b``, that is s in every bit."""
+        made = {operation.name: operation for operation in self.operations}
+        shown = ((o.name, _straight_through(o, made, self.ranges)) for o in self.operations)
+        return {name: spikes for name, spikes in shown if spikes is not None}
 
     @property
     def inexact(self) -> Iterator[Operation]:
@@ -303,7 +319,8 @@ def broadcasts(shape: Shape, whole: Shape) -> bool:
     return len(shape) <= len(whole) and all(size in (1, of) for size, of in sizes)
 
 
-_ANY, _BOOL = Range(-inf, inf, False), Range(0, 1, True)
+_ANY, _BOOL = Range(-inf, inf, False), Range(0, 1, True, True)
+_ROUNDINGS = ("floor", "ceil", "round", "trunc")
 _SETTLING = 3
 """Rounds after which a state whose bounds still grow has none."""
 
@@ -316,21 +333,68 @@ def _ranges(cell: Cell) -> Mapping[str, Range]:
         if after == states:
             break
         if number >= _SETTLING:
-            after = {name: of if of == states[name] else _ANY._replace(whole=of.whole) for name, of in after.items()}
+            after = {name: of if of == states[name] else Range(-inf, inf, of.whole) for name, of in after.items()}
         states = after
     return known
 
 
 def _bounded(cell: Cell, states: Mapping[str, Range]) -> dict[str, Range]:
-    known = {**dict.fromkeys(cell.names, _ANY), **states}
+    # a trace of spikes is computed from them alone, and is none
+    known = {**dict.fromkeys(cell.names, _ANY), **{name: of._replace(jumps=of.whole) for name, of in states.items()}}
     known |= {constant.name: _of_array(constant.value) for constant in cell.constants}
+    made = {operation.name: operation for operation in cell.operations}
     for operation in cell.operations:
-        known[operation.name] = _range(operation, [known[name] for name in operation.args])
+        of = _range(operation, [known[name] for name in operation.args])
+        jumps = of.whole or all(known[name].jumps for name in operation.args)
+        spikes = _straight_through(operation, made, known)
+        known[operation.name] = of._replace(jumps=jumps) if spikes is None else known[spikes]
     return known
 
 
+def _straight_through(operation: Operation, made: Mapping[str, Operation], known: Mapping[str, Range]) -> str | None:
+    """Return the integers ``s`` of a straight-through gradient ``(s - b) + b``, if that is s in every bit.
+
+    It is where s rounds b, for then ``s - b`` is exact; and for -1, 0 and 1 where b lies between 0 and s or beyond 0
+    by rounding alone: an error of ``s - b``, at most half a unit below 1, is rounded away.
+    """
+    for less, b in (operation.args, operation.args[::-1]) if operation.op == "add" else ():
+        if less not in made or made[less].op != "sub" or made[less].args[1] != b:
+            continue
+        s, _ = made[less].args
+        within = all(known[name].low >= -1 and known[name].high <= 1 for name in (s, b))
+        alike = _sign_of(s, made, known) == _sign_of(b, made, known)
+        alike = alike or all(known[name].low >= 0 for name in (s, b)) or all(known[name].high <= 0 for name in (s, b))
+        rounds = s in made and made[s].op in _ROUNDINGS and made[s].args == (b,)
+        if known[s].whole and (rounds or (within and alike)):
+            return s
+    return None
+
+
+def _sign_of(name: str, made: Mapping[str, Operation], known: Mapping[str, Range]) -> str:
+    """Return the first value that has the sign of a value wherever that is not 0."""
+    while name in made:
+        args = made[name].args
+        low, high = known[args[-1]][:2]
+        match made[name].op:
+            case "sign" | "tanh" | "floor" | "ceil" | "round" | "trunc":
+                name = args[0]
+            case "max" if high <= 0:
+                name = args[0]
+            case "min" if low >= 0:
+                name = args[0]
+            case "mul" | "div" if low > 0:
+                name = args[0]
+            case "where" if low == high == 0:
+                name = args[1]
+            case "where" if known[args[1]][:2] == (0, 0):
+                name = args[2]
+            case _:
+                break
+    return name
+
+
 def _of_array(array: Array) -> Range:
-    return Range(float(array.min()), float(array.max()), bool((array == np.rint(array)).all()))
+    return Range(float(array.min()), float(array.max()), bool((array == np.rint(array)).all()), True)
 
 
 def _hull(one: Range, other: Range) -> Range:
@@ -340,7 +404,7 @@ def _hull(one: Range, other: Range) -> Range:
 def _range(operation: Operation, args: list[Range]) -> Range:
     if operation.dtype == "bool":
         return _BOOL
-    first, (low, high, whole) = args[-2:][0], args[-1]
+    first, (low, high, whole, _) = args[-2:][0], args[-1]
     both = whole and first.whole
     match operation.op:
         case "add":
@@ -363,9 +427,9 @@ def _range(operation: Operation, args: list[Range]) -> Range:
             return Range(0, max(abs(low), abs(high)), whole)
         case "cast":
             return Range(low, high, whole or operation.dtype != "float32")
-        case "sign":
-            return Range(-1, 1, True)
-        case "floor" | "ceil" | "round" | "trunc":
+        case "sign" | "tanh" | "sigmoid":
+            return Range(0 if operation.op == "sigmoid" else -1, 1, operation.op == "sign")
+        case rounding if rounding in _ROUNDINGS:
             return Range(np.floor(low), np.ceil(high), True)
     return _ANY
 

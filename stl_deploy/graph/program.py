@@ -102,8 +102,13 @@ class Node:
 
     @property
     def fires(self) -> bool | NDArray[np.bool_]:
-        """Whether its output, or each value of it, is spikes or counts of them by structure."""
+        """Whether its output, or each value of it, is spikes, counts or amplitudes of them by structure."""
         return False
+
+    @property
+    def ternary(self) -> bool | NDArray[np.bool_]:
+        """Whether its output, or each value of it, is -1, 0 or 1 by structure."""
+        return self.binary
 
     @property
     def binary(self) -> bool | NDArray[np.bool_]:
@@ -431,21 +436,24 @@ _THROUGH: tuple[type[Node], ...] = (Reshape, Delay, Output, MaxPool, Gather)
 """Nodes that put out no value but those that they get, or 0."""
 
 
-def is_binary(program: Program, name: str) -> bool:
-    """Return whether a node's output is 0 or 1 by the graph's structure alone (an input is not)."""
+def is_binary(program: Program, name: str, what: Literal["binary", "ternary"] = "binary") -> bool:
+    """Return whether a node's output is 0 or 1 by the graph's structure alone (an input is not).
+
+    what: ``ternary`` for -1, 0 or 1.
+    """
 
     def before(at: str) -> list[str]:
         node = program.by_name[at]
-        if _is_all(program, node, "binary"):
+        if _is_all(program, node, what):
             return []
         moves = isinstance(node, Concat) or (isinstance(node, _THROUGH) and len(node.operands) == 1)
         return [source.node for source in node.operands] if moves else []
 
     ends = (program.by_name[at] for at in reachable([name], before) if not before(at))
-    return all(_is_all(program, node, "binary") for node in ends)
+    return all(_is_all(program, node, what) for node in ends)
 
 
-def _is_all(program: Program, node: Node, what: Literal["fires", "binary"]) -> bool:
+def _is_all(program: Program, node: Node, what: Literal["fires", "binary", "ternary"]) -> bool:
     """Return whether all values are so: of a node, or of those that a Gather picks of one that puts out others, too."""
     values = getattr(node, what)
     if isinstance(node, Gather) and len(node.operands) == 1:

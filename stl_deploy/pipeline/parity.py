@@ -50,7 +50,7 @@ class ParityReport:
 
 
 def layer_rows(report: ParityReport) -> list[tuple[str, ...]]:
-    """Return one row for each run and spiking node, under `LAYER_HEADER`."""
+    """Return one row for each run and spiking node, or output if none spikes, under `LAYER_HEADER`."""
     return [
         (
             run.run,
@@ -62,7 +62,7 @@ def layer_rows(report: ParityReport) -> list[tuple[str, ...]]:
             "" if node.first is None else str(node.first),
         )
         for run in report.runs
-        for node in run.nodes
+        for node in run.nodes or run.outputs
     ]
 
 

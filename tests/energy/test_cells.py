@@ -16,6 +16,7 @@ from stl_deploy.energy import measure_energy
 from stl_deploy.energy.counts.neuron_ops import NeuronOps, neuron_ops, node_ops
 from stl_deploy.energy.counts.record import NeuronCounts
 from stl_deploy.graph.program import Adaptation, Neuron, Operand, Program, Synapse
+from stl_deploy.graph.run import run
 from tests.drawn import examples
 from tests.energy.close import approx
 from tests.energy.nets import f32, inputs, linear, program, start
@@ -63,6 +64,47 @@ def test_look_ups_and_divisions() -> None:
     assert by_term["lookup"].count == by_term["div"].count == 2 * N
     assert by_term["lookup"].price.low == approx(5e-12)  # half of a 64-bit access to 8 KB
     assert by_term["div"].price.low == approx(5e-12 + 3.7e-12)
+
+
+SPIKES = {
+    "signed": (["up:bool = gt x one", "down:bool = lt x less", "u = cast up", "d = cast down", "s = sub u d"], "AC", 1),
+    "sized": (["up:bool = gt x one", "u = cast up", "s = mul u size"], "MAC", 32),
+    "counted": (["y = max x none", "s = floor y"], "MAC", 32),
+    "graded": (["s = max x none"], "MAC", 32),
+}
+
+
+@pytest.mark.parametrize("kind", SPIKES)
+def test_values_of_cells_are_events_as_they_are(kind: str) -> None:
+    lines, op, bits = SPIKES[kind]
+    constants = {"one": f32(1), "less": f32(-1), "size": f32(0.7), "none": f32(0)}
+    made = cells.cell("cell", [("x", Operand("in"), (N,))], lines, constants=tuple(constants.items()), outputs=("s",))
+    net = program(start((N,)), made, linear("w", "cell", [[0.5] * N, [1.0] * N]))
+    x = np.random.default_rng(0).normal(0, 2, (5, 3, N)).astype(np.float32)
+    y = run(net, x, record=["cell"]).recorded["cell"]
+    events, carried = np.count_nonzero(y), np.abs(y).sum()
+    report = measure_energy(net, x, input_coding="analog")
+    shown = report.as_dict()["layers"]
+    assert shown["w"]["op"] == op
+    assert shown["w"]["synops"] == 2 * events
+    assert shown["cell"]["queue_writes"] == events
+    assert shown["cell"]["spikes"] == {"graded": 0, "counted": carried}.get(kind, events)
+    assert shown["cell"]["queue_bits"] == shown["w"]["queue_bits"] == 2 + bits
+    assert report.idle is None
+    assert (report.break_even.spike_rate is None) is (kind == "graded")
+    assert any("cell" in line and "event" in line for line in report.assumptions)
+    assert "no neuron fires" not in report.verdict
+
+
+def test_a_straight_through_gradient_costs_nothing() -> None:
+    lines = ["f:bool = gt x one", "s = cast f"]
+    gradient = ["least = max x none", "b = min least one", "e = sub s b", "y = add e b"]
+    constants = (("one", np.float32(1)), ("none", np.float32(0)))
+    made = [
+        cells.cell("cell", [("x", Operand("in"), (N,))], of, constants=constants, outputs=(of[-1][0],))
+        for of in (lines, [*lines, *gradient])
+    ]
+    assert neuron_ops(made[0]) == neuron_ops(made[1])
 
 
 @st.composite

@@ -53,5 +53,5 @@ def _prove(
     require_near(f"what arrives at '{cell.name}'", cell.name, arriving, currents, MAX_ROUNDING, line=line)
     spikes = expected[..., cell.fires]
     own = cell_run(cell, arriving, spikes, np.flatnonzero(cell.fires))
-    rate = float(spikes.mean()) if spikes.size else 0.0
+    rate = np.count_nonzero(spikes) / spikes.size if spikes.size else 0.0
     return LayerProof(cell.name, spikes.size, own.differing, own.nearest, own.farthest, rate, inexact)
