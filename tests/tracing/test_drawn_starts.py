@@ -93,6 +93,22 @@ def test_a_baseline_of_spoken_digits(adapts: bool, recurrent: bool) -> None:
     assert refused.value.slug == "random-numbers"
 
 
+def _in_place(*shape: int) -> Tensor:
+    return torch.empty(shape).uniform_()
+
+
+def _from_weights(*shape: int) -> Tensor:
+    return torch.ones(1).new(*shape).normal_().mul(0.1)
+
+
+def test_states_drawn_in_place_name_the_remedy() -> None:
+    for draws in (_in_place, _from_weights, lambda *shape: torch.zeros(shape).random_(2)):
+        model = Baseline(adapts=False, recurrent=False, draws=draws)
+        with pytest.raises(CaptureError, match="give start='zeros'"):
+            stl.capture(model, X, time="second", progress=False)
+    assert stl.capture(model, X, time="second", start="zeros", progress=False).proof is not None
+
+
 class Noisy(Baseline):
     """A baseline whose input gets noise, one number for each value, or one for each step."""
 

@@ -57,6 +57,46 @@ def test_a_module_with_own_walks_resets_copies_and_noise_that_is_off_enters() ->
     assert want.max() > 1
 
 
+class Copies(Lif):
+    """LIF that subtracts a deep copy of its last spikes: alone, in a list, or beside a view of them."""
+
+    def __init__(self, copied: Any) -> None:
+        super().__init__()
+        self.copied = copied
+
+    def forward(self, x: Tensor) -> Tensor:
+        last, out = torch.zeros(len(x), 5), []
+        v = copy.deepcopy(last)
+        for t in range(x.shape[1]):
+            before = self.copied(last)
+            v = 0.75 * v + self.linear(x[:, t]) - before
+            last.copy_((v > 0.1).float())  # of which the copy knows nothing
+            out.append(last - 0.5 * before)
+        return torch.stack(out, 1)
+
+
+def _with_view(spikes: Tensor) -> Tensor:
+    copied, part = copy.deepcopy((spikes, spikes[:, :2]))
+    part.zero_()
+    return copied
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda s: copy.deepcopy([s, s])[1]])
+def test_deep_copies_are_followed(copied: Any) -> None:
+    torch.manual_seed(1)
+    model, fresh = Copies(copied), torch.rand(3, 9, 6) * 2
+    net = stl.capture(model, torch.rand(4, 7, 6), time="second")
+    with torch.no_grad():
+        want = model(fresh).numpy()
+    assert np.array_equal(net.simulate(fresh.numpy()).y.swapaxes(0, 1), want)
+    assert {*np.unique(want)} == {-0.5, 0, 0.5, 1}
+
+
+def test_deep_copies_that_share_memory_are_refused() -> None:
+    with pytest.raises(CaptureError, match="set_"):
+        stl.capture(Copies(_with_view), torch.rand(4, 7, 6), time="second")
+
+
 @pytest.mark.parametrize("read", [lambda noise: noise, lambda noise: noise.data, lambda noise: noise[:]])
 def test_noise_that_is_on_is_refused(read: Any) -> None:
     class Noisy(Lif):

@@ -288,9 +288,8 @@ def test_a_sum_of_bools_is_refused() -> None:
         lambda x: x / max(max(row) for step in x.tolist() for row in step),
         lambda x: x * len(np.unique(x)),
         lambda x: x * float(np.from_dlpack(x).max()),
-        lambda x: x * __import__("copy").deepcopy(x).amax(),
     ],
-    ids=["numpy", "tolist", "unique", "dlpack", "deepcopy"],
+    ids=["numpy", "tolist", "unique", "dlpack"],
 )
 def test_values_that_leave_torch_are_refused(change: Change) -> None:
     with pytest.raises(CaptureError, match="hands values that depend on the input to code outside of torch"):

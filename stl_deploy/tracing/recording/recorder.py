@@ -54,6 +54,7 @@ _POOLS = {
     "max_pool3d_with_indices": torch.ops.aten.max_pool2d_with_indices.default,
     "avg_pool3d": torch.ops.aten.avg_pool2d.default,
     "_adaptive_avg_pool3d": torch.ops.aten._adaptive_avg_pool2d.default,
+    "adaptive_max_pool3d": torch.ops.aten.adaptive_max_pool2d.default,
 }
 
 
@@ -135,6 +136,9 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if name in _FAKE_QUANTISES and not self.is_constant(args):
             with self:
                 return _fake_quantised(*args)
+        if name == "adaptive_max_pool3d" and args[0].dim() == 5 and args[1][0] == 1:
+            with self:  # the largest of all depth, then of each window
+                args = (args[0].amax(2, keepdim=True), *args[1:])
         if name in _POOLS and _pools_images(name, *args):
             with self:
                 return _by_image(_POOLS[name], *args)
@@ -143,8 +147,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             with self:
                 return torch.trunc(torch.div(*args))
         if torch.Tag.nondeterministic_seeded in func.tags and not _is_certain(name, args):
-            reads = any(isinstance(item, Tensor) for item in leaves((args, kwargs)))
-            start = "" if reads else f"; where states start from them, give {option('start', 'zeros')}"
+            is_start = draws_from_shape(func, args, kwargs)
+            start = f"; where states start from them, give {option('start', 'zeros')}" if is_start else ""
             refusal = CaptureError(
                 f"'{name}' draws random numbers, which in eval mode a model must not: give dropout "
                 "training=self.training, encode the input before it is given to capture, and draw what stays the same "
@@ -227,7 +231,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         Raises the first refusal, whatever the body made of it.
         """
         try:
-            with _copied_as_views(), Leaks(self) as leaks, self:
+            with _copied_by_operations(), Leaks(self) as leaks, self:
                 yield leaks
         except CaptureError as error:
             if self._refusal in (None, error):
@@ -457,21 +461,43 @@ def _name(func: Any) -> str:
     return str(func._schema.name.split("::")[1])
 
 
+def draws_from_shape(func: Any, args: Any, kwargs: Any) -> bool:
+    """Return whether a call draws random numbers that depend on nothing but a shape, as states at rest do."""
+    read = [item for item in leaves((args, kwargs)) if isinstance(item, Tensor)]
+    of_shape = not read or (len(read) == 1 and func._schema.name.endswith(("_like", "_")))
+    return torch.Tag.nondeterministic_seeded in func.tags and of_shape
+
+
 @contextmanager
-def _copied_as_views() -> Iterator[None]:
-    """Make ``copy.copy(tensor)`` a view of it, which shares its memory, too; torch writes it as ``set_``."""
+def _copied_by_operations() -> Iterator[None]:
+    """Make ``copy.copy(tensor)`` a view of its memory, and a deep copy a clone; torch makes both by ``set_``.
+
+    Deep copies of several tensors that share memory share it, too, so these remain as they are.
+    """
+    in_torch = Tensor.__deepcopy__
+
+    def deep(self: Tensor, memo: dict[Any, Any]) -> Any:
+        copied = memo.setdefault("memory that was copied", {})
+        memory = self.untyped_storage()._cdata if self.layout == torch.strided else None
+        if id(self) in memo or memory is None or memory in copied:
+            return in_torch(self, memo)
+        copied[memory] = memo[id(self)] = self.clone()
+        return memo[id(self)]
+
     Tensor.__copy__ = lambda self: self.view_as(self)  # type: ignore[attr-defined]
+    Tensor.__deepcopy__ = deep  # type: ignore[method-assign]
     try:
         yield
     finally:
         del Tensor.__copy__  # type: ignore[attr-defined]
+        Tensor.__deepcopy__ = in_torch  # type: ignore[method-assign]
 
 
 def _pools_images(
     name: str, x: Tensor, size: list[int], stride: Sequence[int] = (), padding: Sequence[int] = (0,), *_: Any
 ) -> bool:
     """Whether a pool over three axes has windows of one along the first, as of images ``[N, C, D, H, W]``."""
-    if name.startswith("_adaptive"):  # size: of the output
+    if "adaptive" in name:  # size: of the output
         return x.dim() == 5 and size[0] == x.shape[2]
     return x.dim() == 5 and (size[0], (stride or size)[0], padding[0]) == (1, 1, 0)
 

@@ -28,9 +28,8 @@ from stl_deploy.tracing.recording.model_state import (
     shake,
 )
 from stl_deploy.tracing.recording.operations import Op
-from stl_deploy.tracing.recording.recorder import Recorder
+from stl_deploy.tracing.recording.recorder import Recorder, draws_from_shape
 from stl_deploy.tracing.recording.source_lines import raised_at
-from stl_deploy.tracing.recording.watched import leaves
 from stl_deploy.tracing.unrolling.layout import BATCH, TIME, Layout
 from stl_deploy.tracing.unrolling.rules import read
 from stl_deploy.tracing.unrolling.unroll import Flow, Unroller
@@ -184,12 +183,9 @@ class Undrawn(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.number = number
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        read = [item for item in leaves((args, kwargs)) if isinstance(item, Tensor)]
-        name = func._schema.name
-        of_shape = not read or (len(read) == 1 and name.endswith(("_like", "_")))
-        if torch.Tag.nondeterministic_seeded not in func.tags or not of_shape:
+        if not draws_from_shape(func, args, kwargs):
             return func(*args, **(kwargs or {}))
-        if name.endswith("_"):
+        if func._schema.name.endswith("_"):
             return args[0].fill_(self.number)
         with _disable_current_modes():
             drawn = func(*args, **(kwargs or {}))
