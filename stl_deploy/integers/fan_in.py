@@ -18,7 +18,7 @@ from stl_deploy.errors import UnsupportedError
 from stl_deploy.graph import program as ir
 from stl_deploy.graph.program import Doubles
 from stl_deploy.integers.by_fold import with_fold
-from stl_deploy.integers.fields import SEVERAL_ENDS, describe_field, refusal, refuse, unread
+from stl_deploy.integers.fields import SEVERAL_ENDS, describe_field, in_floats, refusal, refuse, unread
 from stl_deploy.integers.graph import MOST_DELAY
 from stl_deploy.integers.net import DECAY_ONE, MOST_SPIKES, RESETS
 from stl_deploy.integers.real_population import require_rows, total_gain
@@ -329,11 +329,11 @@ def fixed_thresholds_only(program: ir.Program, target: str) -> list[UnsupportedE
 
 def elsewhere(program: ir.Program) -> str:
     """Return the end of a remedy: the formats that hold what a target of integers does not."""
-    return ", or export to onnx" if all_refusals(program) else ELSEWHERE
+    return f", or export to onnx{in_floats()}" if all_refusals(program) else ELSEWHERE
 
 
 def sent_elsewhere(program: ir.Program, errors: list[UnsupportedError]) -> list[UnsupportedError]:
-    """Return refusals that send a network which no integers hold to ONNX alone."""
+    """Return refusals that send a network which no integers hold to ONNX, and to C without them."""
     end = elsewhere(program) if errors else ELSEWHERE
     return [
         UnsupportedError(each.reason, node=each.node, slug=each.slug, remedy=each.remedy.replace(ELSEWHERE, end))

@@ -8,13 +8,14 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from stl_deploy._util.remedies import option
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.graph.program import Neuron, Node, Program
 
 SEVERAL_ENDS = (
     "several-ends",
     "the graph has several inputs or outputs",
-    "export to onnx, which holds them, or train with one input and one output",
+    "train with one input and one output, or export to onnx",
 )
 """Slug, reason and remedy of a refusal."""
 ZERO_IS_NONE = frozenset({"v_reset", "v_start", "i_start"})
@@ -64,8 +65,14 @@ def refuse(node: Node, slug: str, reason: str, remedy: str) -> NoReturn:
 
 
 def refusal(node: Node, slug: str, reason: str, remedy: str) -> UnsupportedError:
-    """The error for a node."""
-    return UnsupportedError(reason, node=node.name, slug=slug, remedy=remedy)
+    """The error for a node; what integers do not hold and ONNX does, floats hold in C, too."""
+    floats = in_floats() if remedy.endswith("or export to onnx") else ""
+    return UnsupportedError(reason, node=node.name, slug=slug, remedy=remedy + floats)
+
+
+def in_floats() -> str:
+    """Return the end of a remedy that sends a network to C without integers, behind ONNX."""
+    return f", or to c with {option('numbers', 'float32')}"
 
 
 def in_order(program: Program, errors: Iterable[UnsupportedError]) -> list[UnsupportedError]:

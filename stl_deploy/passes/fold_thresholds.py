@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.errors import UnsupportedError
-from stl_deploy.graph.program import Conv, Doubles, Linear, MaxPool, Neuron, Product, Program, Scale, is_spike_max_pool
+from stl_deploy.graph.program import Conv, Doubles, Linear, MaxPool, Neuron, Program, is_spike_max_pool
 from stl_deploy.passes.base import Nodes, Pass, Rewritten, divided, with_nodes
 
 SLUG = "threshold-not-absorbable"
@@ -118,14 +118,10 @@ def _theta(program: Program, neuron: Neuron, source: str) -> Doubles:
         reason = f"they are compared with the largest of each window of '{source}'"
         raise _refused(neuron, reason, "pool spikes, not currents (move the pool behind the neuron), or keep them")
     if not isinstance(node, Linear | Conv):
-        mixed = (isinstance(node, Scale) and len(node.operands) > 1) or isinstance(
-            node, Product
-        )  # no integers hold them
-        able = "ONNX and energy take" if mixed else "ONNX, C, Verilog and energy take"
         raise _refused(
             neuron,
             f"'{source}' ({type(node).__name__}) reaches it without weights that could take them",
-            f"{able} them as they are; "
+            "ONNX and energy take them as they are, and targets of integers that 'check' passes; "
             + (
                 "netx (Loihi) holds chains only, no skips"
                 if len(neuron.operands) > 1

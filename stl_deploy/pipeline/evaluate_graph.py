@@ -69,7 +69,7 @@ def evaluate_graph(
     Raises:
         InputError: For data without labels, an empty set, an unknown backend, and batches that do not fit the network
             or are beyond the graph's declared grid.
-        UnsupportedError: If a backend's target does not support the network.
+        UnsupportedError: If none of the backends' targets supports the network; one of several is a row that says so.
         ToolError: If a tool is missing.
     """
     if len(net.program.inputs) != 1:
@@ -139,6 +139,7 @@ def evaluate_graph(
         rates.warnings,
         name_of(metric),
         reason,
+        {name: str(error) for name, error in backends.refused.items()},
     )
 
 
@@ -205,6 +206,7 @@ class _Backends:
         self.sides = {name: _Side(metric) for name in self.kinds}
         self.tallies = {name: Tally() for name in self.kinds}
         self.reasons = dict.fromkeys(self.kinds, "")
+        self.refused: dict[str, UnsupportedError] = {}
 
     def add(self, x: NetworkInput, expected: Simulation, labels: NDArray[Any]) -> None:
         """Run a batch, in the graph's order of axes, on every backend."""
@@ -212,11 +214,16 @@ class _Backends:
             return
         _, given = on_declared_grid(self.net.program, x, self.input_grid, QUIET)
         for name, kind in self.kinds.items():
+            if name in self.refused:
+                continue
             try:
                 result = self._result(name, kind, x, given)
             except UnsupportedError as error:
                 reason = f"{error.reason} (backend '{name}')"
-                raise UnsupportedError(reason, node=error.node, slug=error.slug, remedy=error.remedy) from None
+                self.refused[name] = UnsupportedError(reason, node=error.node, slug=error.slug, remedy=error.remedy)
+                if len(self.refused) == len(self.kinds):
+                    raise self.refused[name] from None
+                continue
             simulation = Simulation(name, result.outputs, result.recorded, self.net.readout)
             self.sides[name].add(simulation.rule.scores(simulation.y), labels)
             self.tallies[name].add(
@@ -273,6 +280,7 @@ class _Backends:
                 self.reasons[name],
             )
             for name, kind in self.kinds.items()
+            if name not in self.refused
         }
 
 

@@ -98,6 +98,7 @@ class Exported(dict[str, Any]):
         runs = sorted(verified["runs"], key=lambda run: rank.get(run["against"], len(rank)))
         results = [
             f"{run['differing']:,} of {run['compared']:,} spikes differ from {names.get(model, model)}"
+            + (" by rounding" if run["exact"] and run["differing"] else "")
             if run["compared"]
             else f"no neuron spikes, so only outputs were compared with {names.get(model, model)}"
             for run, model in ((run, run["against"]) for run in runs)
@@ -257,7 +258,8 @@ class GraphEvaluation(_Scored):
     score: the graph's accuracy, or the metric of that name; module_score: the module's, None without one. layers:
     spikes (and silences) of both that were compared and that differ, by layer. backends: by name. warnings: of layers
     of the graph that were silent or saturated on all samples. reason: why the module's spikes differ, where that is
-    known. Its text is a table of all of them, the reasons and the warnings.
+    known. refused: why backends do not hold the network, by name. Its text is a table of all of them, the reasons and
+    the warnings.
     """
 
     samples: int
@@ -268,6 +270,7 @@ class GraphEvaluation(_Scored):
     warnings: tuple[str, ...] = ()
     metric: str = ""
     reason: str = ""
+    refused: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         """Return a table: accuracy with its 95 % interval, and spikes that differ from the graph's."""
@@ -278,8 +281,10 @@ class GraphEvaluation(_Scored):
             rows.append(["module", "measured", *self._shown(self.module_score), *counts])
         for name, run in self.backends.items():
             rows.append([name, run.label, *self._shown(run.score), f"{run.compared:,}", f"{run.differing:,}"])
+        rows += [[name, "refused", *[""] * 4] for name in self.refused]
         reasons = {"module": self.reason} | {name: run.reason for name, run in self.backends.items()}
-        why = (f"{name}: spikes differ, as {reason}" for name, reason in reasons.items() if reason)
+        why = [f"{name}: spikes differ, as {reason}" for name, reason in reasons.items() if reason]
+        why += [f"{name}: {reason}" for name, reason in self.refused.items()]
         return "\n".join([*columns(rows), f"{self.samples:,} samples", *why, *self.warnings])
 
     @property
@@ -309,5 +314,6 @@ class GraphEvaluation(_Scored):
             "reason": self.reason,
             "layers": {name: {"compared": c, "differing": d} for name, (c, d) in self.layers.items()},
             "backends": {name: run.as_dict() for name, run in self.backends.items()},
+            "refused": dict(self.refused),
             "warnings": list(self.warnings),
         }

@@ -108,10 +108,10 @@ def test_a_neuron_without_reset_is_refused_in_the_words_of_code(reset: Any, refu
     program = Builder((3,)).linear("fc", np.eye(3)).lif("lif", 1.0).program()
     nodes = tuple(replace(node, reset=reset) if node.name == "lif" else node for node in program.nodes)
     remedies = [found.remedy for found in refusals(replace(program, nodes=nodes)) if found.slug == "reset"]
-    assert (
-        remedies
-        == ["reset it to a value, v = v * (1 - s), or by subtraction, v = v - s * theta, or export to onnx"] * refused
+    words = (
+        "reset it to a value, v = v * (1 - s), or by subtraction, v = v - s * theta, or export to onnx, or to c with"
     )
+    assert remedies == [f"{words} numbers='float32'"] * refused
 
 
 def test_a_layer_that_arrives_twice_alike_is_weighted_once() -> None:

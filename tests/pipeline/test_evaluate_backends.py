@@ -197,8 +197,18 @@ def test_what_no_backend_takes_is_refused(net: stl.SpikingGraph, data: TensorDat
         net.evaluate(DataLoader(data, batch_size=20), backend="onx")
     with pytest.raises(UnsupportedError, match="node"):
         net.evaluate(DataLoader(data, batch_size=20), backend="xylo")
-    with pytest.raises(UnsupportedError, match=r"node '\w+': .* \(backend 'xylo'\); "):
-        net.evaluate(DataLoader(data, batch_size=20), backend=["onnx", "xylo"])
+
+
+def test_a_backend_that_does_not_hold_the_network_costs_the_others_nothing(
+    net: stl.SpikingGraph, data: TensorDataset
+) -> None:
+    batches = DataLoader(data, batch_size=20)
+    result = net.evaluate(batches, backend=["onnx", "xylo"])
+    assert result.backends == net.evaluate(batches, backend="onnx").backends
+    assert re.match(r"node '\w+': .* \(backend 'xylo'\); ", result.refused["xylo"])
+    assert result.as_dict()["refused"] == result.refused
+    assert re.search(r"^xylo +refused$", str(result), re.MULTILINE)
+    assert f"xylo: {result.refused['xylo']}" in str(result).splitlines()
 
 
 def test_xylo_is_beside_its_graph_as_simulate_runs_it() -> None:

@@ -311,6 +311,7 @@ def test_check_refuses_weights_that_round_to_0_beside_a_bias_as_export_does(tmp_
         with pytest.raises(stl.UnsupportedError, match=f"{error.reason}; train with a smaller bias, or export to onnx"):
             net.export(tmp_path / name, to=to)
     net.export(tmp_path / "net.onnx")
+    net.export(tmp_path / "c", to="c", numbers="float32")
 
 
 def test_remedies_send_to_c_only_what_integers_hold(tmp_path: Path) -> None:
@@ -320,7 +321,8 @@ def test_remedies_send_to_c_only_what_integers_hold(tmp_path: Path) -> None:
     net = stl.capture(Frames(circular, stl.LIF((2, 6, 6), threshold=0.2)), SPIKES, verify=False)
     remedies = [found.remedy for found in net.check("netx").findings if found.slug == "skip-connection"]
     assert remedies
-    assert all(remedy.endswith("train one without skips, or export to onnx") for remedy in remedies)
+    floats = "train one without skips, or export to onnx, or to c with numbers='float32'"
+    assert all(remedy.endswith(floats) for remedy in remedies)
     with pytest.raises(stl.UnsupportedError, match="put a neuron between them, or export to onnx"):
         net.export(tmp_path / "c", to="c")
     net.export(tmp_path / "net.onnx")

@@ -67,8 +67,9 @@ def test_a_residual_net_goes_the_readme_s_way(residual: tuple[stl.SpikingGraph, 
         net = captured.fold(thresholds="weights")
     (kept,) = [str(one.message) for one in warned if "thresholds" in str(one.message)]
     assert kept == (
-        "node 'lif3' keeps its thresholds: 'lif1' (Neuron) reaches it without weights that could take them; ONNX, C, "
-        "Verilog and energy take them as they are; netx (Loihi) holds chains only, no skips"
+        "node 'lif3' keeps its thresholds: 'lif1' (Neuron) reaches it without weights that could take them; ONNX and "
+        "energy take them as they are, and targets of integers that 'check' passes; netx (Loihi) holds chains only, "
+        "no skips"
     )
     distinct = {node.name: np.unique(node.threshold).size for node in net.program.spiking}
     assert distinct == {"lif1": 1, "lif2": 1, "lif3": 4}

@@ -14,6 +14,7 @@ import stl_deploy as stl
 from stl_deploy import verbs
 from stl_deploy.energy.chips.time import parse_step_times
 from stl_deploy.exporters.program.file import write_program
+from stl_deploy.graph.program import Neuron, Operand
 from stl_deploy.pipeline.network_input import drawn
 from stl_deploy.runs.configure import configure
 from tests.exporters.netx.programs import conv_net
@@ -40,6 +41,14 @@ def cell_net(room: Room) -> stl.SpikingGraph:
     path = room.new("cell.program")
     write_program(cells.feed_forward(), path)
     return stl.read(path)
+
+
+def _two_layers() -> stl.SpikingGraph:
+    """A layer of weights behind another, which integers do not hold."""
+    layers = cells.weights("first", "input", 4, 5, 1), cells.weights("second", "first", 3, 4, 2)
+    half = np.float32(0.5)
+    neuron = Neuron(name="lif", shape=(3,), operands=(Operand("second"),), decay=half, threshold=half)
+    return stl.SpikingGraph(cells.program(*layers, neuron, last="lif"))
 
 
 def _edited(room: Room) -> Path:
@@ -470,6 +479,13 @@ REMEDIES = (
         "net.fold(delays='steps')",
         "stl-deploy fold SOURCE --delays steps -o FOLDED.nir",
         lambda room: _without(_between_steps().fold(delays="steps"), "fractional-delay", "c"),
+    ),
+    Remedy(
+        "integers/fields.py:in_floats",
+        lambda room: _found(_two_layers(), "c"),
+        "or export to onnx, or to c with numbers='float32'",
+        "or export to onnx, or to c with --numbers float32",
+        lambda room: _two_layers().export(room.new("c"), to="c", numbers="float32"),
     ),
     Remedy(
         "integers/by_fold.py:_folds",

@@ -480,7 +480,7 @@ def _copied_by_operations() -> Iterator[None]:
         copied = memo.setdefault("memory that was copied", {})
         memory = self.untyped_storage()._cdata if self.layout == torch.strided else None
         if id(self) in memo or memory is None or memory in copied:
-            return in_torch(self, memo)
+            return in_torch(self, memo)  # type: ignore[no-untyped-call]
         copied[memory] = memo[id(self)] = self.clone()
         return memo[id(self)]
 
