@@ -298,7 +298,8 @@ class ActivityCounter:
         neurons = {n.name: self._neuron(n) for n in populations(self._program)}
         maxima = {n.name: self._maximum(n) for n in self._program.of(ir.MaxPool)}
         products = {n.name: self._product(n) for n in self._program.of(ir.Product)}
-        counted = {*weighted, *pools, *neurons, *maxima, *products}
+        adding: dict[str, TapCounts | ProductCounts] = {**weighted, **pools, **products}
+        counted = {*adding, *neurons, *maxima}
         order = tuple(n.name for n in self._program.nodes if n.name in counted)
         arriving = {name: taps.positions.copy() for name, taps in self._taps.items()}
         return Counts(
@@ -313,13 +314,12 @@ class ActivityCounter:
             maxima,
             products,
             {name: self._repeats(name, samples) for name, samples in self._repeating.items() if name in counted},
-            frozenset(name for name, of in {**weighted, **pools, **products}.items() if self._is_signed(name, of.op)),
+            frozenset(name for name, of in adding.items() if of.op == "AC" and self._is_signed(name)),
         )
 
-    def _is_signed(self, name: str, op: Op) -> bool:
+    def _is_signed(self, name: str) -> bool:
         sources = [operand.node for operand in self._program.by_name[name].operands]
-        signed = (is_binary(self._program, at, "ternary") and not is_binary(self._program, at) for at in sources)
-        return op == "AC" and any(signed)
+        return any(is_binary(self._program, at, "ternary") and not is_binary(self._program, at) for at in sources)
 
     def _repeats(self, name: str, samples: int) -> Repeating:
         node = self._program.by_name[name]
