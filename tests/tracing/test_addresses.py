@@ -145,6 +145,66 @@ def test_what_moves_steps_or_samples_is_refused(body: Body) -> None:
         stl.capture(OverSteps(body), X)
 
 
+class TimesSamples(nn.Module):
+    """A layer of all steps and samples in one axis, before and behind a loop of neurons."""
+
+    def __init__(self, enters: Body, leaves: Callable[[list[Tensor]], Tensor], inside: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.enters, self.leaves, self.inside = enters, leaves, inside
+        self.fc, self.norm, self.out = nn.Linear(32, 8), nn.BatchNorm1d(8), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        steps = 5 if self.inside else len(x)
+        currents = self.norm(self.fc(self.enters(x)))
+        v, spikes = torch.zeros(len(currents) // steps, 8), []
+        for current in currents.chunk(steps):
+            v = 0.5 * v + current
+            s = (v > 0.2).float()
+            v = v - 0.2 * s
+            spikes.append(s)
+        together = self.out(self.leaves(spikes)).unflatten(0, (steps, -1))
+        return together.mean(0) if self.inside else together
+
+
+def _filled(spikes: list[Tensor]) -> Tensor:
+    """Write each step in its place among all."""
+    samples = len(spikes[0])
+    whole = torch.zeros(len(spikes) * samples, 8)
+    for t, s in enumerate(spikes):
+        whole[t * samples : (t + 1) * samples] = s
+    return whole
+
+
+SHOWN: dict[str, Body] = {
+    "cat": lambda x: torch.cat([x] * 5),
+    "repeat": lambda x: x.repeat(5, 1),
+    "tile": lambda x: torch.tile(x, (5, 1)),
+    "index": lambda x: x[torch.arange(5 * len(x)) % len(x)],
+    "steps behind": lambda x: x.repeat_interleave(5, 0).unflatten(0, (-1, 5)).transpose(0, 1).flatten(0, 1),
+}
+JOINED: dict[str, Callable[[list[Tensor]], Tensor]] = {
+    "cat": torch.cat,
+    "vstack": torch.vstack,
+    "halves": lambda spikes: torch.cat([torch.cat(spikes[:2]), torch.cat(spikes[2:])]),
+    "written": _filled,
+    "padded": lambda spikes: F.pad(torch.cat(spikes[:-1]), (0, 0, len(spikes[0]), 0)),
+}
+
+
+@pytest.mark.parametrize("leaves", JOINED)
+@pytest.mark.parametrize("enters", [*SHOWN, "flatten"])
+def test_steps_and_samples_in_one_axis(enters: str, leaves: str) -> None:
+    inside = enters in SHOWN
+    body = SHOWN[enters] if inside else lambda x: x.flatten(0, 1)
+    model = TimesSamples(lambda x: body(x.flatten(1 if inside else 2)), JOINED[leaves], inside).eval()
+    net = stl.capture(model, X[0] if inside else X, time="inside" if inside else "first")
+    fresh = torch.rand(7, 6, 2, 4, 4, generator=torch.Generator().manual_seed(2))
+    x = fresh[0] if inside else fresh
+    y = torch.from_numpy(net.simulate(x.numpy()).y)
+    torch.testing.assert_close(torch.from_numpy(net.readout(y.numpy())) if inside else y, model(x))
+
+
 def test_large_values_get_no_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(addresses, "_MOST", 100)
     with pytest.raises(CaptureError, match="'tril' has no form"):

@@ -159,9 +159,9 @@ def test_what_is_written_through_a_view_arrives(write: Callable[[Tensor, Tensor]
         (of_spikes(lambda net, s: torch.stack([s[0], s[1]])), "found 2 outputs"),
         (
             lambda net, x: torch.stack([s[:, :B].t() if t else s[:, :B] for t, s in enumerate(net.spikes(x))]),
-            "values of different layouts are stacked over time",
+            "values of different samples or layouts are stacked over time",
         ),
-        (of_spikes(lambda net, s: torch.cat([s, s], 1)), "samples or time steps are concatenated with something else"),
+        (of_spikes(lambda net, s: torch.cat([s, s], 1)), "values of different samples or layouts are stacked"),
         (
             lambda net, x: torch.cat([(s := net.spikes(x))[..., :1], s.sum(0)[:, :T].t().unsqueeze(-1)], -1),
             "a value without time is concatenated with one that has it",

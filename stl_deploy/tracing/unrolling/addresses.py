@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache, partial
+from itertools import product
 from math import prod
 
 import numpy as np
@@ -19,8 +20,8 @@ from stl_deploy._util.remedies import option
 from stl_deploy.errors import CaptureError
 from stl_deploy.tracing.recording.operations import Op, Value
 from stl_deploy.tracing.recording.remedies import no_form
-from stl_deploy.tracing.unrolling.contents import NONE, Content, Ints, node_of
-from stl_deploy.tracing.unrolling.layout import BATCH, TIME, Dim, Layout, shape_of, without_time
+from stl_deploy.tracing.unrolling.contents import NONE, Content, Ints, node_of, own_shape
+from stl_deploy.tracing.unrolling.layout import BATCH, TIME, Dim, Layout, Sizes, of_shape, shape_of, without_time
 from stl_deploy.tracing.unrolling.unroll import Flow, Unroller, refuse
 
 _MOST = 2**24
@@ -29,10 +30,6 @@ _FAILURES = (RuntimeError, TypeError, ValueError, IndexError)
 _JOINS = ("index_put", "index_copy", "scatter", "slice_scatter", "select_scatter", "diagonal_scatter", "copy")
 """Operations that put values among others."""
 Labels = Mapping[Value, Tensor]
-OTHER_RATE = (
-    "the model runs several steps for each of x's, or repeats them; a graph runs once for each step of x: repeat them "
-    "before, x.repeat_interleave(2, 0), and give capture that"
-)
 
 
 def by_addresses(unroller: Unroller, op: Op) -> list[Flow]:
@@ -53,9 +50,6 @@ def by_addresses(unroller: Unroller, op: Op) -> list[Flow]:
         if 0 in value.shape:
             raise refuse(f"'{op.name}' leaves an empty tensor, {list(value.shape)}; leave it out", op)
     moved = _moved(op, flows)
-    for axis, dim in ((axis, dim) for value in moved for axis, dim in enumerate(flows[value].layout)):
-        if TIME in dim and len(dim) > 1 and BATCH not in dim:
-            raise _cuts(op, axis, dim)
     labels = [_labels(unroller, value, flows[value], k) for k, value in enumerate(moved)]
     put: list[list[Ints]] = []
     if len(moved) == 1 or op.scatter or op.name in _JOINS:
@@ -102,20 +96,32 @@ def _labels(unroller: Unroller, value: Value, flow: Flow, number: int) -> list[T
 
 @lru_cache(16)
 def _of_layout(layout: Layout, steps: int, samples: int) -> list[Tensor]:
-    """Return the step, sample and place of each value of a layout, expanded along axes on which it does not depend."""
-    shape = shape_of(layout, {TIME: steps, BATCH: samples})
-    step, sample, place = (torch.ones((1,) * len(shape), dtype=torch.float64) for _ in range(3))
+    """Return the step, sample and place of each value of a layout, expanded along axes on which it does not depend.
+
+    What is beside samples in one axis counts as samples, but for time.
+    """
+    sizes = {TIME: steps, BATCH: samples}
+    step, sample, place = (torch.zeros((1,) * len(layout), dtype=torch.float64) for _ in range(3))
     own = 1
-    for axis in reversed(range(len(shape))):
-        position = torch.arange(shape[axis], dtype=torch.float64)
-        position = position.reshape([-1 if k == axis else 1 for k in range(len(shape))])
-        if BATCH in layout[axis]:
-            sample = sample + position
-        elif TIME in layout[axis]:
-            step = step + position
+    for axis, dim in reversed(list(enumerate(layout))):
+        at, (now, others) = [-1 if k == axis else 1 for k in range(len(layout))], _counted(dim, sizes)
+        step = step + now.reshape(at)
+        if BATCH in dim:
+            sample = sample + others.reshape(at)
         else:
-            place, own = place + own * position, own * shape[axis]
-    return [label.expand(shape) for label in (step, sample, place)]
+            place, own = place + own * others.reshape(at), own * (1 + int(others[-1]))
+    timed = any(TIME in dim for dim in layout)
+    return [label.expand(shape_of(layout, sizes)) for label in (step + timed, sample + 1, place + 1)]
+
+
+def _counted(dim: Dim, sizes: Sizes) -> list[Tensor]:
+    """Return the number of the step, and the number among all else, along an axis."""
+    factors = shape_of(tuple((factor,) for factor in dim), sizes)
+    counted = []
+    for of_time in (True, False):
+        own = [size if (factor == TIME) == of_time else 1 for size, factor in zip(factors, dim, strict=True)]
+        counted.append(torch.arange(prod(own)).reshape(own).expand(factors).reshape(-1))
+    return counted
 
 
 def _put(op: Op, flows: Mapping[Value, Flow], labels: Labels) -> list[Ints]:
@@ -165,29 +171,48 @@ def _narrowed(labels: Tensor, copied: bool) -> Ints:
 
 def _flow(unroller: Unroller, op: Op, flows: Sequence[Flow], value: Value, *origin: Ints) -> Flow:
     """Return the flow of an output. origin: signal, step, sample and place of each value."""
-    signal, step, sample, place = origin
-    shape = tuple(value.shape)
-    samples = next(dim for flow in flows for dim in flow.layout if BATCH in dim)
-    (size,) = shape_of((samples,), unroller.sizes(*flows))
-    batch = next((axis for axis in range(len(shape)) if _counts(sample, axis, size)), None)
-    if batch is None or any(array.shape[batch] > 1 for array in (signal, step, place)):
+    samples = tuple(factor for factor in next(d for flow in flows for d in flow.layout if BATCH in d) if factor != TIME)
+    axis, dim, labels = _samples_apart(op, samples, value.shape, unroller.sizes(*flows), origin)
+    layout: list[Dim] = list(of_shape(value.shape))
+    layout[axis] = dim
+    batch, time = (axis + 1, axis) if TIME in dim else (axis, None)
+    first = [label.take([0], batch) for label in labels]
+    signal, step, _, place = first
+    if any((first[k] != labels[k]).any() for k in (0, 1, 3)):
         raise _moves(op)
-    later = [axis for axis in range(len(shape)) if _changes(step, axis)]
-    time = max(later, key=lambda axis: shape[axis], default=None)
-    count = 1 if time is None else shape[time]
-    if TIME in samples:
-        count = max(len(flow.nodes) for flow in flows)
-        step = step + np.arange(count).reshape(-1, *(1,) * len(shape))
+    if time is None and (later := [axis for axis in range(len(layout)) if _changes(step, axis)]):
+        time = max(later, key=lambda axis: value.shape[axis])
+        layout[time] = (TIME,)
     if time is not None and _goes_back(step, time):
         raise _moves(op, later=True)
-    named = {batch: samples} if time is None else {batch: samples, time: (TIME,)}
-    layout = tuple(named.get(axis, (size,) if size > 1 else ()) for axis, size in enumerate(shape))
-    own = [1 if axis == batch else size for axis, size in enumerate(shape) if axis != time]
-    nodes = []
-    for t in range(count):
-        now = [array[t] if array.ndim > len(shape) else _at(array, time, t) for array in (signal, step, place)]
-        nodes.append(node_of(unroller, op, _content(flows, own, *now), without_time(layout)))
-    return Flow(tuple(nodes), layout)
+    inner, nodes, moved = without_time(tuple(layout)), [], (signal, step, place)
+    for t in range(1 if time is None else max(label.shape[time] for label in labels)):
+        now = [label if time is None else label.take(min(t, label.shape[time] - 1), time) for label in moved]
+        nodes.append(node_of(unroller, op, _content(flows, own_shape(inner), *now), inner))
+    return Flow(tuple(nodes), tuple(layout))
+
+
+def _samples_apart(
+    op: Op, samples: Dim, shape: Sequence[int], sizes: Sizes, labels: Sequence[Ints]
+) -> tuple[int, Dim, Sequence[Ints]]:
+    """Return the axis of samples, its factors, and labels in which the time in it is an axis of its own before it."""
+    (size,) = shape_of((samples,), sizes)
+    for axis, at in product(range(len(shape)), range(len(samples) + 1)):
+        apart = partial(_apart, axis, shape[axis] // size, shape_of((samples[at:],), sizes)[0])
+        if shape[axis] % size == 0 and _counts(apart(labels[2]), axis + 1, size):
+            if shape[axis] == size:
+                return axis, samples, labels
+            return axis, (*samples[:at], TIME, *samples[at:]), list(map(apart, labels))
+    raise _moves(op)
+
+
+def _apart(axis: int, others: int, inner: int, labels: Ints) -> Ints:
+    """Return labels whose axis is two: others, and what was in front of them and behind. inner: number behind them."""
+    before, behind = labels.shape[:axis], labels.shape[axis + 1 :]
+    if labels.shape[axis] == 1:
+        return np.expand_dims(labels, axis)
+    parts = np.moveaxis(labels.reshape(*before, -1, others, inner, *behind), axis + 1, axis)
+    return parts.reshape(*before, others, -1, *behind)
 
 
 def _counts(sample: Ints, axis: int, size: int) -> bool:
@@ -204,10 +229,6 @@ def _changes(step: Ints, axis: int) -> bool:
         return False
     least = np.where(step < 0, step.max(), step).min(axis=axis)
     return bool((step.max(axis=axis) > least).any())
-
-
-def _at(array: Ints, time: int | None, t: int) -> Ints:
-    return array if time is None else array.take(min(t, array.shape[time] - 1), time)
 
 
 def _content(flows: Sequence[Flow], shape: Sequence[int], signal: Ints, step: Ints, place: Ints) -> Content:
@@ -241,15 +262,3 @@ def _moves(op: Op, later: bool = False) -> CaptureError:
         )
     delay = "; delay by F.pad over time: F.pad(s, (0, 0, 0, 0, 2, 0))[:T]" if later and op.name == "roll" else ""
     return refuse(f"'{op.name}' moves time steps or samples; a graph computes each by itself{delay}", op)
-
-
-def _cuts(op: Op, axis: int, dim: Dim) -> CaptureError:
-    """Return the refusal of an operation on an axis that holds time steps and others."""
-    if op.name in ("select", "unbind"):
-        return refuse(OTHER_RATE, op)
-    sizes = ", ".join("T" if factor == TIME else str(factor) for factor in dim)
-    return refuse(
-        f"'{op.name}' cuts an axis that holds time steps and channels; give time an axis of its own: "
-        f"y.unflatten({axis}, ({sizes})).unbind({axis + dim.index(TIME)})",
-        op,
-    )

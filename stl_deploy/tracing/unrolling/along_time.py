@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any
 
 from stl_deploy.tracing.recording.operations import Op
-from stl_deploy.tracing.unrolling.addresses import OTHER_RATE, by_addresses
+from stl_deploy.tracing.unrolling.addresses import by_addresses
 from stl_deploy.tracing.unrolling.contents import joined
 from stl_deploy.tracing.unrolling.elementwise import fit, one_sample
 from stl_deploy.tracing.unrolling.layout import BATCH, TIME, Dim, Layout, regroup, shape_of, without_time
@@ -17,6 +17,10 @@ from stl_deploy.tracing.unrolling.unroll import Flow, Unroller, refuse
 
 _ALL = 2**60
 """Ends of slices beyond it are ends of axes."""
+_OTHER_RATE = (
+    "the model runs several steps for each of x's, or repeats them; a graph runs once for each step of x: repeat them "
+    "before, x.repeat_interleave(2, 0), and give capture that"
+)
 RESHAPES = (
     *("view", "_unsafe_view", "reshape", "squeeze", "unsqueeze", "_reshape_alias", "flatten"),
     *("detach", "alias", "lift_fresh"),
@@ -57,7 +61,7 @@ def _expand(unroller: Unroller, op: Op) -> Flow:
     sizes = shape_of(tuple(layout), unroller.sizes(flow))
     grown = [axis for axis, size in enumerate(shape) if size != sizes[axis]]
     if any(TIME in layout[axis] for axis in grown):
-        raise refuse(OTHER_RATE, op)
+        raise refuse(_OTHER_RATE, op)
     if len(grown) == 1 and layout[grown[0]] == () and shape[grown[0]] == unroller.steps and not flow.timed:
         layout[grown[0]] = (TIME,)
         node = unroller.reshaped(flow.nodes[0], without_time(tuple(layout)), op.place)
@@ -102,7 +106,7 @@ def _join(unroller: Unroller, op: Op, *, stacked: bool) -> Flow:
     dims = [flow.layout[dim] for flow in flows]
     if len(flows) == 1 and (stacked or unroller.steps > 1):
         return flows[0]
-    if any(each == (TIME,) for each in dims) or (all(each == () for each in dims) and _are_steps(unroller, op, flows)):
+    if {TIME, BATCH} & {*chain(*dims)} or (all(each == () for each in dims) and _are_steps(unroller, op, flows)):
         return _joined_in_time(unroller, op, flows, dim)
     return _joined_along(unroller, op, flows, dim)
 
@@ -121,6 +125,8 @@ def _are_steps(unroller: Unroller, op: Op, flows: Sequence[Flow]) -> bool:
     in_front = op.name == "stack" and (*op.args[1:], op.kwargs.get("dim", 0))[0] == 0
     if in_front and len(nodes) == len(flows) < unroller.steps and all(follow):
         return True
+    if in_front and len(flows) % unroller.steps == 0:
+        raise refuse(_OTHER_RATE, op)
     if in_front:
         raise refuse(
             f"{len(flows)} values are stacked, which is not one for each of {unroller.steps} time steps (a burn-in, a "
@@ -136,10 +142,13 @@ def _model(flows: Sequence[Flow]) -> Flow:
 
 
 def _joined_in_time(unroller: Unroller, op: Op, flows: Sequence[Flow], dim: int) -> Flow:
-    model = _model(flows)
-    layout = (*model.layout[:dim], (TIME,), *model.layout[dim + 1 :])
-    steps = [_steps_of(unroller, op, flow, layout, dim) for flow in flows]
-    return Flow(tuple(node for nodes in steps for node in nodes), layout)
+    """Flows of steps that follow one another, along an axis of time, or in front of samples in theirs."""
+    layout = _in_time(_model(flows).layout, dim)
+    return Flow(tuple(node for flow in flows for node in _steps_of(unroller, op, flow, layout, dim)), layout)
+
+
+def _in_time(layout: Layout, dim: int) -> Layout:
+    return (*layout[:dim], (TIME, *(f for f in layout[dim] if f != TIME)), *layout[dim + 1 :])
 
 
 def _one_step(unroller: Unroller, op: Op, tensor: Any, step: Layout) -> Node:
@@ -152,8 +161,6 @@ def _one_step(unroller: Unroller, op: Op, tensor: Any, step: Layout) -> Node:
 
 def _joined_along(unroller: Unroller, op: Op, flows: Sequence[Flow], dim: int) -> Flow:
     """Flows concatenated along an axis that holds neither time nor samples."""
-    if any(isinstance(factor, str) for flow in flows for factor in flow.layout[dim]):
-        raise refuse("samples or time steps are concatenated with something else", op)
     model = _model(flows)
     if any(flow.timed != model.timed for flow in flows if not flow.constant):
         raise refuse("a value without time is concatenated with one that has it; give both a time axis", op)
@@ -203,8 +210,7 @@ def _written_steps(unroller: Unroller, op: Op) -> Flow | None:
         return None
     if part.timed != (part.layout[dim] == (TIME,)):
         return None
-    model = whole if whole.timed else part
-    layout = (*model.layout[:dim], (TIME,), *model.layout[dim + 1 :])
+    layout = _in_time((whole if whole.timed else part).layout, dim)
     nodes = list(_steps_of(unroller, op, whole, layout, dim))
     for place, node in zip(places, _steps_of(unroller, op, part, layout, dim), strict=True):
         nodes[place] = node
@@ -213,14 +219,14 @@ def _written_steps(unroller: Unroller, op: Op) -> Flow | None:
 
 def _steps_of(unroller: Unroller, op: Op, flow: Flow, layout: Layout, dim: int) -> Sequence[Node]:
     """Return a flow's nodes of single steps, which lie along an axis of a layout."""
-    if flow.timed:
-        return flow.nodes
     step = without_time(layout)
-    if flow.constant:
-        return [_one_step(unroller, op, part, step) for part in flow.tensor.unbind(dim)]
-    if (*flow.layout[:dim], (TIME,), *flow.layout[dim + 1 :]) != layout:
-        raise refuse("values of different layouts are stacked over time", op)
-    return [unroller.reshaped(flow.nodes[0], step, op.place)]
+    if flow.constant and not flow.timed:
+        beside = shape_of((layout[dim][1:],), unroller.sizes()) if layout[dim][1:] else ()
+        parts = flow.tensor.unflatten(dim, (-1, *beside)).unbind(dim)  # type: ignore[no-untyped-call]
+        return [_one_step(unroller, op, part, step) for part in parts]
+    if _in_time(flow.layout, dim) != layout or flow.timed > (TIME in flow.layout[dim]):
+        raise refuse("values of different samples or layouts are stacked over time", op)
+    return flow.nodes if flow.timed else [unroller.reshaped(flow.nodes[0], step, op.place)]
 
 
 RULES: dict[str, Callable[[Unroller, Op], Flow]] = {

@@ -43,7 +43,7 @@ def node_of(unroller: Unroller, op: Op, content: Content, layout: Layout) -> Nod
     inner = levels[-1]
     used = _used(inner.which)
     if not used:
-        return unroller.nodes.constant(torch.zeros(_own(layout), dtype=op.outputs[0].dtype))
+        return unroller.nodes.constant(torch.zeros(own_shape(layout), dtype=op.outputs[0].dtype))
     whole = _whole(unroller, op, content, layout) or _whole(unroller, op, inner, layout)
     if whole is not None:
         return whole
@@ -97,9 +97,9 @@ def _read(unroller: Unroller, node: Node) -> Content:
         return Content([node], first, counted)
     arrays = []
     parts, axis = _entries(unroller, *node.args), node.args[1]
-    shape = list(_own(node.layout))
+    shape = list(own_shape(node.layout))
     for k, part in enumerate(parts):
-        own = _own(part.layout) if part.tensor is None else tuple(part.tensor.shape)
+        own = own_shape(part.layout) if part.tensor is None else tuple(part.tensor.shape)
         shape[axis] = own[axis]
         arrays.append((np.full(shape, k), np.broadcast_to(np.arange(prod(own)).reshape(own), shape)))
     which, place = (np.concatenate(each, axis).reshape(-1) for each in zip(*arrays, strict=True))
@@ -119,13 +119,13 @@ def _entries(unroller: Unroller, parts: Sequence[Node], axis: int) -> list[Node]
     return [entry for each in entries for entry in each]
 
 
-def _own(layout: Layout) -> tuple[int, ...]:
+def own_shape(layout: Layout) -> tuple[int, ...]:
     """Return the shape of one sample; the axis of samples is one of size 1."""
     return tuple(1 if BATCH in dim else size for dim, size in zip(layout, shape_of(layout, {BATCH: 1}), strict=True))
 
 
 def _size(node: Node) -> int:
-    return prod(_own(node.layout)) if node.tensor is None else node.tensor.numel()
+    return prod(own_shape(node.layout)) if node.tensor is None else node.tensor.numel()
 
 
 def _used(which: Ints) -> list[int]:
@@ -149,12 +149,12 @@ def _whole(unroller: Unroller, op: Op, content: Content, layout: Layout) -> Node
 def _before(layout: Layout) -> int:
     """Return the number of values of one sample in front of the axis of samples."""
     axis = next(axis for axis, dim in enumerate(layout) if BATCH in dim)
-    return prod(_own(layout)[:axis])
+    return prod(own_shape(layout)[:axis])
 
 
 def _summed(unroller: Unroller, op: Op, content: Content, layout: Layout) -> Node:
     """Return a sum of nodes, of which each value is of one: as delays by channel are."""
-    samples_first: Layout = ((BATCH,), *((size,) for size in _own(layout) if size > 1))
+    samples_first: Layout = ((BATCH,), *((size,) for size in own_shape(layout) if size > 1))
     used = _used(content.which)
     if len(used) == 1:
         return _picked(unroller, op, content, used[0], layout)
@@ -170,15 +170,15 @@ def _summed(unroller: Unroller, op: Op, content: Content, layout: Layout) -> Nod
 def _picked(unroller: Unroller, op: Op, content: Content, k: int, layout: Layout) -> Node:
     """Return the values of one node, with zeros in the places of others'."""
     node, mine = content.nodes[k], content.which == k
-    shape = tuple(-1 if BATCH in dim else size for dim, size in zip(layout, _own(layout), strict=True))
+    shape = tuple(-1 if BATCH in dim else size for dim, size in zip(layout, own_shape(layout), strict=True))
     if node.tensor is not None:
         taken_values = node.tensor.reshape(-1)[torch.from_numpy(np.where(mine, content.place, 0))]
         values = torch.where(torch.from_numpy(mine), taken_values, 0)  # memory without content holds NaN
-        return unroller.nodes.constant(values.to(node.dtype).reshape(_own(layout)))
+        return unroller.nodes.constant(values.to(node.dtype).reshape(own_shape(layout)))
     own = Content([node], np.zeros_like(content.which), content.place)
     same = None if mine.all() else _whole(unroller, op, own, layout)
     if same is not None:
-        mask = torch.from_numpy(mine.reshape(_own(layout))).to(node.dtype)
+        mask = torch.from_numpy(mine.reshape(own_shape(layout))).to(node.dtype)
         return _pointwise(unroller, op, "mul", same, unroller.nodes.constant(mask), layout)
     places = unroller.nodes.constant(torch.from_numpy(np.where(mine, content.place, NONE)))
     args = node, _before(node.layout), _size(node), places, _before(layout), shape
@@ -206,7 +206,7 @@ def _pointwise(unroller: Unroller, op: Op, name: str, a: Node, b: Node, layout: 
 
 def _joined(unroller: Unroller, op: Op, content: Content, layout: Layout) -> Node | None:
     """Return parts of several nodes along an axis; None where they do not follow one another along one."""
-    shape = _own(layout)
+    shape = own_shape(layout)
     which, place = content.which.reshape(shape), content.place.reshape(shape)
     for axis, dim in enumerate(layout):
         first = which.max(axis=tuple(k for k in range(len(shape)) if k != axis), keepdims=True)
