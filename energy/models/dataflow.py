@@ -20,7 +20,7 @@ passes between layers has the bits of `widths`; a twin's activations are as wide
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Literal, get_args
@@ -258,7 +258,7 @@ def ann(
             sums = size_bytes(product.outputs, prices.accumulator_bits)
             ledger.words(name, "partial sum reads and writes", 2 * done, prices.accumulator_bits, sums)
         ledger.words(name, "output writes", product.outputs, written, size_bytes(product.outputs, written))
-    charge_relus(program, counts, prices, ledger)
+    charge_relus(program, counts, prices, ledger, {name for name, width in wide.items() if width.written == 1})
     return ledger.items()
 
 
@@ -298,10 +298,15 @@ def _dense_layer(
         ledger.words(layer.name, "output writes", layer.outputs, bits, size_bytes(layer.outputs, bits))
 
 
-def charge_relus(program: Program, counts: Counts, prices: PriceList, ledger: Ledger) -> None:
-    """Charge one comparison for each activation, and its requantisation if it is stored narrower than it is summed."""
+def charge_relus(
+    program: Program, counts: Counts, prices: PriceList, ledger: Ledger, one_bit: Collection[str] = ()
+) -> None:
+    """Charge one comparison for each activation, and its requantisation if it is stored narrower than it is summed.
+
+    one_bit: nodes whose activations are 0 or 1, which the comparison makes.
+    """
     for node in firing(program):
         neurons = counts.neurons[node.name].neurons * roundings(program, node)
         ledger.ops(node.name, "ReLU compares", "add", neurons)
-        if requantises(prices):
+        if requantises(prices) and node.name not in one_bit:
             ledger.ops(node.name, "requantisation", requantisation(prices), neurons)

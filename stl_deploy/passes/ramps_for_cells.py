@@ -4,9 +4,9 @@ Each value of a Cell is read symbolically as a ramp of a sum x of its operands,
 
     y = min(max(gain·x + offset, low), high)
 
-A ramp without bounds is a sum. One with low = 0 is a ReLU; where it has a cap, a Cell that takes the minimum with the
-cap follows it. One that is rounded to integers from 0 to a cap is a count already, as quantisation-aware training
-writes it. Other values are refused, by operation and line.
+A choice of x or n by whether x is above n is one of these bounds. A ramp without bounds is a sum. One with low = 0 is a
+ReLU; where it has a cap, a Cell that takes the minimum with the cap follows it. One that is rounded to integers from 0
+to a cap is a count already, as quantisation-aware training writes it. Other values are refused, by operation and line.
 """
 
 from __future__ import annotations
@@ -96,6 +96,10 @@ class _Ramp:
         """Return it with a number added."""
         return _Ramp(self.operands, self.gain, *(each + number for each in (self.offset, self.low, self.high)))
 
+    def bounded(self, by: np.ufunc, number: Any) -> _Ramp:
+        """Return its maximum, or minimum, with a number."""
+        return replace(self, low=by(self.low, number), high=by(self.high, number))
+
     def rounded(self, op: str) -> _Ramp:
         """Return it rounded by ``round``, ``floor`` or ``trunc``; floor(v + 1/2) rounds halves up."""
         rounding: ir.Rounding = "half_even" if op == "round" else "down"
@@ -104,6 +108,23 @@ class _Ramp:
             rounding, offset = "half_up", 0.0
         bound = np.rint if op == "round" else np.floor
         return replace(self, offset=offset, low=bound(self.low), high=bound(self.high), rounding=rounding)
+
+
+@dataclass(frozen=True, eq=False)
+class _Above:
+    """Whether a ramp is above a number, or, if not ``above``, below it: equal ones give the same choice."""
+
+    ramp: _Ramp
+    number: Any
+    above: bool
+
+    def choice(self, chosen: Any, other: Any) -> _Ramp | None:
+        """Return the ramp or the number, whichever is chosen, as a bound of the ramp; None for other values."""
+        upper, lower = (chosen, other) if self.above else (other, chosen)
+        number = lower if upper is self.ramp else upper
+        if self.ramp not in (upper, lower) or not np.array_equal(number, self.number):
+            return None
+        return self.ramp.bounded(np.maximum if upper is self.ramp else np.minimum, number)
 
 
 class _Reading:
@@ -125,13 +146,13 @@ class _Reading:
             self._whole(self.values[value], f"{name}_{value}" if several else name, last) for value in self.cell.outputs
         ]
 
-    def _value(self, operation: Operation) -> _Ramp:
+    def _value(self, operation: Operation) -> _Ramp | _Above:
         op, args = operation.op, [self.values[name] for name in operation.args]
         if op not in ("max", "min"):
             args = [self._unrounded(value, name, operation) for value, name in zip(args, operation.args, strict=True)]
         ramps = [arg for arg in args if isinstance(arg, _Ramp)]
-        numbers = [arg for arg in args if not isinstance(arg, _Ramp)]
-        made: _Ramp | None = None
+        numbers = [arg for arg in args if isinstance(arg, np.ndarray)]
+        made: _Ramp | _Above | None = None
         match op, ramps, numbers:
             case "add", [_, _], []:
                 left, right = operation.args
@@ -145,11 +166,17 @@ class _Reading:
             case "div", [ramp], [number] if args[0] is ramp and np.all(number):
                 made = ramp.times(1 / number)
             case "max", [ramp], [number]:
-                made = replace(ramp, low=np.maximum(ramp.low, number), high=np.maximum(ramp.high, number))
+                made = ramp.bounded(np.maximum, number)
             case "min", [ramp], [number]:
-                made = replace(ramp, low=np.minimum(ramp.low, number), high=np.minimum(ramp.high, number))
+                made = ramp.bounded(np.minimum, number)
             case "round" | "floor" | "trunc", [ramp], []:
                 made = ramp.rounded(op)
+            case "gt" | "ge" | "lt" | "le", [ramp], [number]:
+                made = _Above(ramp, number, op.startswith("g") == (args[0] is ramp))
+            case "not", [], [] if isinstance(args[0], _Above):
+                made = replace(args[0], above=not args[0].above)
+            case "where", _, _ if isinstance(args[0], _Above):
+                made = args[0].choice(*args[1:])
         if made is None:
             raise self._refusal(operation)
         return made
@@ -162,12 +189,14 @@ class _Reading:
     def _terms(self, name: str, operation: Operation) -> tuple[ir.Operand, ...]:
         """Return a value as a sum of operands, put out by a node if it is none."""
         ramp = self.values[name]
-        if ramp.is_linear and np.all(ramp.gain == 1):
-            return ramp.operands  # type: ignore[no-any-return]
+        if isinstance(ramp, _Ramp) and ramp.is_linear and np.all(ramp.gain == 1):
+            return ramp.operands
         return (ir.Operand(self._whole(ramp, f"{self.cell.name}_{name}", operation)),)
 
-    def _whole(self, ramp: _Ramp, name: str, operation: Operation) -> str:
+    def _whole(self, ramp: Any, name: str, operation: Operation) -> str:
         """Put out a ramp by nodes; return the name of the last one."""
+        if not isinstance(ramp, _Ramp):
+            raise self._refusal(operation)
         cell, gain, offset = self.cell, np.float32(ramp.gain), np.float32(ramp.offset)
         shape = cell.output_shapes[0]
         if {*cell.operand_shapes, *cell.output_shapes} != {shape}:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from stl_deploy._util.caller import warn_caller
@@ -134,15 +136,17 @@ def _converted(ann: nn.Module, parts: Parts, wish: _Wish) -> SpikingGraph:
     calibration = parts.train[:_CALIBRATED_ON]
     if len(calibration) < _COUNTED_ON:
         warn_caller(f"data: thresholds are calibrated on {counted(len(calibration), 'sample')}; give {_CALIBRATED_ON}")
+    judged_on = 0 if parts.held_out is None else len(parts.held_out[1])
+    if judged_on * wish.within < 100 and judged_on and wish.within:
+        needed = f"give {math.ceil(100 / wish.within):,} held-out samples (x_val, else a tenth of all) or more points"
+        warn_caller(f"within: {wish.within:g} points are less than one of {judged_on} held-out samples; {needed}")
     norm = foreign_norm(ann, calibration)
     if norm is not None:
         warn_caller(f"data: mean or variance at batch norm '{norm}' is far from that in training; scale them as there")
     search = _Search(ann, program, parts, wish, activations(program, calibration), captured.readout)
     tried = list(search.run())
     chosen = search.best(tried)
-    counting, candidate = tried[chosen]
-    program = lower_max_pools.PASS.run(spikes_for_counts(counting)).program
-    _require_same(counting, program, few, 0)
+    program, candidate = tried[chosen]
     candidates = tuple(each for _, each in tried)
     conversion = Conversion(wish.form, candidates, chosen, float(wish.within), (search.count, search.ann_accuracy))
     steps = steps_of(candidate.levels, wish.form)
@@ -222,7 +226,8 @@ class _Search:
             shape = ", ".join(map(str, scores.shape[1:]))
             raise InputError(f"data: labels need outputs [B, classes]; found [B, {shape}]; give x without labels")
         classes = scores.shape[-1] // self.readout.population
-        if (most := int(labels.max())) >= classes:
+        judged = labels if self.parts.test is None else torch.cat([labels, self.parts.test[1]])
+        if (most := int(judged.max())) >= classes:
             raise InputError(f"data: expected labels below {classes}, one for each output; found {most}")
         return right_of(scores, labels, self.readout.population) / len(labels)
 
@@ -235,7 +240,7 @@ class _Search:
         for levels in AUTO if self.wish.levels == "auto" else (self.wish.levels,):
             best = 0.0
             for method, made in self._methods(levels):
-                program = heights_in_weights(made)
+                program = lower_max_pools.PASS.run(spikes_for_counts(heights_in_weights(made))).program
                 candidate = self._candidate(program, levels, method)
                 best = max(best, candidate.accuracy or 0.0)
                 yield program, candidate

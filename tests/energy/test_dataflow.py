@@ -18,6 +18,7 @@ from stl_deploy.energy.models.ledger import Item, Ledger
 from stl_deploy.energy.models.lemaire import ann as lemaire_ann
 from stl_deploy.energy.models.lemaire import snn as lemaire_snn
 from stl_deploy.energy.models.ratios import Ratio, number
+from stl_deploy.energy.models.widths import widths
 from stl_deploy.energy.prices.comparison import Comparison
 from stl_deploy.energy.prices.price_list import access, middle, multiply, word_access
 from stl_deploy.graph.program import Neuron, Operand, Program, Scale
@@ -487,3 +488,21 @@ def test_counts_are_priced_as_the_ann_of_their_bits_that_skips_zeros() -> None:
     dense = quoted(report.comparisons)
     assert dense is not None
     assert ann_joules_of_counts(net, report.counts) == approx(middle(dense.energy.ann_J) - saved)
+
+
+def test_a_number_behind_spikes_costs_no_bits() -> None:
+    """It goes into the weights behind; a sum of spikes in different units is as wide as weights."""
+    scale = {"shape": (1, 4, 4), "scale": f32(0.3)}
+    spikes = lif("n", "in", (1, 4, 4))
+    last = conv("l", "p", np.ones((1, 1, 1, 1)), (1, 2, 2))
+    plain = program(start((1, 4, 4)), spikes, pool("p", "n", (1, 4, 4)), last)
+    scaled = Scale(name="s", operands=(Operand("n"),), **scale)
+    behind = program(start((1, 4, 4)), spikes, scaled, pool("p", "s", (1, 4, 4)), last)
+    both = replace(pool("p", "s", (1, 4, 4)), operands=(Operand("s"), Operand("n")))
+    mixed = program(start((1, 4, 4)), spikes, scaled, both, last)
+    read = [
+        (wide["p"].read, wide["l"].read)
+        for net in (plain, behind, mixed)
+        for wide in [widths(net, measure_energy(net, np.ones((1, 1, 1, 4, 4), np.float32)).counts, INT8)]
+    ]
+    assert read == [(1, 3), (1, 3), (8, 8)]  # sums of four spikes are 0 to 4

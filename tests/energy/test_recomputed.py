@@ -277,7 +277,7 @@ def test_counts_and_the_ann_of_their_bits_cost_what_numpy_says() -> None:
         Pool(name="p", shape=(3, 1, 1), operands=(Operand("n"),), input_shape=(3, 2, 2), divisor=1, **kernel),
         _flat("p", (3, 1, 1)),
         linear("d", "flat", hidden),
-        Neuron(name="k", shape=(5,), operands=(Operand("d"),), cap=1, **counts),
+        Neuron(name="k", shape=(5,), operands=(Operand("d"),), decay=None, threshold=f32(0.5), compare="ge"),
         linear("e", "k", out),
     )
     windows = np.lib.stride_tricks.sliding_window_view(x[0], (3, 3), axis=(2, 3))
@@ -296,7 +296,7 @@ def test_counts_and_the_ann_of_their_bits_cost_what_numpy_says() -> None:
     same = 54 * 16 * add(8) + 54 * word(8, 54) + 48 * ADD + 3 * word(STATE, 3)
     same += 12 * 3 * ADD + n * ADD + p * 5 * add(bits["p"]) + k * 4 * ADD
     same += p * 5 * word(8, 15) + k * 4 * word(8, 20)
-    same += (48 + 5) * (MUL_STATE + 2 * ADD)  # before the max pool
+    same += 48 * (MUL_STATE + 2 * ADD) + 5 * ADD  # before the max pool; 0 or 1 takes a comparison
     same += 2 * 48 * word(bits["n"], 48) + 72 * word(8, 72)  # what the pool reads is written; the image is there
     # events have an address in place of zeros; a count of at most 1 is its event
     image = 72 * (word(address(72) + 8, 72) - word(8, 72))
@@ -308,7 +308,7 @@ def test_counts_and_the_ann_of_their_bits_cost_what_numpy_says() -> None:
     snn = same + image + queue(n, 12, bits["n"]) + queue(p, 3, bits["p"]) + queue(k, 5, bits["k"])
     # the ANN moves every value, writes its sums at the end, and shifts where it requantises
     ann = same + 2 * 12 * word(bits["n"], 12) + 2 * 3 * word(bits["p"], 3) + 2 * 5 * word(bits["k"], 5)
-    ann += 4 * word(8, 4) + (48 + 5) * SHIFT
+    ann += 4 * word(8, 4) + 48 * SHIFT
     report = measure_energy(net, x, input_coding="analog")
     chosen = quoted(report.comparisons)
     assert chosen is not None

@@ -16,14 +16,15 @@ import stl_deploy as stl
 from stl_deploy import verbs
 from stl_deploy.exporters.program.file import write_program
 from stl_deploy.graph import program as ir
+from stl_deploy.graph.readout import Readout
 from stl_deploy.nn.program_module import ProgramModule
 from stl_deploy.pipeline.conversion import Candidate, Conversion, Joules
 from stl_deploy.pipeline.conversion_data import parts_of
-from stl_deploy.pipeline.convert import AUTO
+from stl_deploy.pipeline.convert import AUTO, _Search
 from stl_deploy.report.page.conversion import render_conversion
 from tests.energy.test_report import Page
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*silent|.*saturated:UserWarning")
+pytestmark = pytest.mark.filterwarnings("ignore:.*silent|.*saturated|within:UserWarning")
 
 
 def blobs(count: int = 400) -> tuple[Tensor, Tensor]:
@@ -224,11 +225,64 @@ def test_every_form_of_data_may_lack_labels(form: str, ann: nn.Module, tmp_path:
     assert "no labels" in net.conversion.verdict
 
 
+def test_points_that_the_held_out_samples_do_not_tell_apart_are_warned_of(ann: nn.Module) -> None:
+    x, y = blobs()
+    with pytest.warns(
+        UserWarning, match=r"within: 0.5 points are less than one of 40 held-out .* give 200 held-out"
+    ) as told:
+        stl.convert(ann, (x, y), levels=2, progress=False)
+    assert len([each for each in told if "within" in str(each.message)]) == 1
+    held_out = {"x_val": x[:200], "y_val": y[:200]}
+    with warnings.catch_warnings(record=True) as silent:
+        warnings.simplefilter("always")
+        stl.convert(ann, (x, y), levels=2, within=2.5, progress=False)
+        stl.convert(ann, stl.data.from_arrays(x[200:], y[200:], **held_out), levels=2, progress=False)
+    assert not [each for each in silent if "within" in str(each.message)]
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        lambda h: torch.where(h > 0, h, 0),
+        lambda h: torch.where(h < 0, torch.zeros_like(h), h),
+        lambda h: h.masked_fill(h <= 0, 0.0),
+        lambda h: (lambda r: torch.where(r < 0.5, r, 0.5))(torch.where(h > 0, h, 0.0)),
+    ],
+)
+def test_choices_that_are_relus_convert_as_them(written: Callable[[Tensor], Tensor]) -> None:
+    class Chosen(nn.Module):
+        def forward(self, h: Tensor) -> Tensor:
+            return written(h)
+
+    def converted(activation: nn.Module) -> stl.SpikingGraph:
+        torch.manual_seed(0)
+        layers = nn.Flatten(), nn.Linear(16, 12), activation, nn.Linear(12, 3)
+        return stl.convert(nn.Sequential(*layers), blobs()[0], levels=4, progress=False)
+
+    x, capped = blobs()[0], float(written(torch.tensor(9.0))) < 1
+    ours, theirs = (converted(each) for each in (Chosen(), nn.Hardtanh(0, 0.5) if capped else nn.ReLU()))
+    assert np.array_equal(ours.simulate(x).y, theirs.simulate(x).y)
+
+
+@pytest.mark.parametrize("written", [lambda h: torch.where(h > 0.5, h, 0), lambda h: torch.where(h > 0, 0, h)])
+def test_choices_that_are_no_relu_are_refused(written: Callable[[Tensor], Tensor]) -> None:
+    class Chosen(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return written(x.flatten(1))
+
+    layers = nn.Flatten(), nn.Linear(16, 12), Chosen(), nn.Linear(12, 3)
+    with pytest.raises(stl.UnsupportedError, match="makes no ReLU"):
+        stl.convert(nn.Sequential(*layers), blobs()[0], levels=4, progress=False)
+
+
 def test_data_that_are_no_data_are_named(ann: nn.Module, tmp_path: Path) -> None:
     x, y = blobs()
     beyond = torch.where(torch.arange(len(y)) % 4 == 0, 3, y)
     with pytest.raises(stl.InputError, match="labels below 3, one for each output; found 3"):
         stl.convert(ann, (x, beyond), levels=4, progress=False)
+    in_test = stl.data.from_arrays(x[:200], y[:200], x_test=x[200:], y_test=beyond[200:])
+    with pytest.raises(stl.InputError, match="labels below 3, one for each output; found 3"):
+        _Search(ann, ir.Program((), 1.0), parts_of(in_test), None, {}, Readout())  # it was refused after learning
     np.savez(tmp_path / "other.npz", z=np.zeros((20, 6), np.float32))
     with pytest.raises(stl.InputError, match=r"other\.npz: expected an array 'x'"):
         parts_of(tmp_path / "other.npz")  # a KeyError
@@ -248,10 +302,10 @@ def test_data_that_are_no_data_are_named(ann: nn.Module, tmp_path: Path) -> None
 def test_data_that_are_not_as_in_training_are_warned_of(change: Callable[[Tensor], Tensor], ann: nn.Module) -> None:
     x, y = blobs()
     with pytest.warns(UserWarning, match="batch norm '1'"):
-        stl.convert(ann, (change(x), y), levels=4, progress=False)
+        stl.convert(ann, (change(x), y), levels=4, within=3, progress=False)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        stl.convert(ann, (x, y), levels=4, progress=False)
+        stl.convert(ann, (x, y), levels=4, within=3, progress=False)
 
 
 def test_a_loader_without_batches_is_refused(ann: nn.Module) -> None:

@@ -41,10 +41,11 @@ _INSTEAD = {
     **dict.fromkeys(("cumsum", "median", "logsumexp", "cumprod"), _STATISTIC),
     **dict.fromkeys(("linalg_vector_norm", "linalg_norm", "norm"), _NORM),
     **dict.fromkeys(_ATTENTION, SOFTMAX),
-    **dict.fromkeys(("nan_to_num", "threshold", "hardshrink", "fmod", "remainder"), _PREPARED),
+    **dict.fromkeys(("nan_to_num", "hardshrink", "fmod", "remainder"), _PREPARED),
     "bmm": "with weights of its own for each group write Conv1d(n, m, 1, groups=g), or a block-diagonal Linear",
     "bitwise_xor": "write a * (1 - b) + b * (1 - a) of two spikes",
     "floor_divide": _COUNTED,
+    "threshold": "write torch.where(x > threshold, x, value)",
     **dict.fromkeys(("_to_sparse", "_sparse_mm", "_sparse_addmm", "sparse_mask", "_to_dense"), SPARSE),
     **dict.fromkeys(("_to_sparse_csr", "_sparse_coo_tensor_unsafe", "sparse_coo_tensor"), SPARSE),
     **dict.fromkeys(
