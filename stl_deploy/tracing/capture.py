@@ -74,6 +74,7 @@ from stl_deploy.tracing.time_axis import (
 )
 from stl_deploy.tracing.trace import RECORDED, REPEATED, Traced, batch_axis, require_drawn_starts, steps_of, trace
 from stl_deploy.tracing.unrolling.steps import FEWEST
+from stl_deploy.tracing.unrolling.unroll import FEW_STEPS
 from stl_deploy.tracing.without_time import shown_thrice, without_time
 
 _CAUSES = {"random-numbers", "forward-changes"}
@@ -120,8 +121,8 @@ class _Capturing:
         try:
             traced = trace(model, few, call)
         except CaptureError as error:
-            if repeats and error.slug not in _CAUSES:
-                with suppress(*FAILURES):  # the model remembers more steps than x has
+            if repeats and error.slug == FEW_STEPS:
+                with suppress(*FAILURES):
                     return self._of_steps(REPEATED)
             if call.time == "first" and error.__cause__ is not None:
                 with suppress(CaptureError):

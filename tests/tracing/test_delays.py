@@ -279,6 +279,37 @@ def test_what_remembers_more_steps_than_x_has_is_traced_on_x_repeated(late: Call
         np.testing.assert_array_equal(net.simulate(given.numpy()).y, model(given).detach().numpy())
 
 
+def padded_behind(model: Remembers, x: Tensor) -> Tensor:
+    both = functional.pad(x.permute(1, 2, 0), (5, 6))
+    late = model.over_time(both).permute(2, 0, 1)
+    v, out = torch.zeros_like(late[0]), torch.zeros(late.shape)
+    for t, current in enumerate(late):
+        v = 0.75 * v + 2 * current
+        out[t] = (v > 0.5).float()
+        v = v * (1 - out[t])
+    return out
+
+
+def test_more_outputs_than_steps_are_of_padding_behind_the_last_step() -> None:
+    x = torch.rand(20, 3, 6, generator=torch.Generator().manual_seed(1))
+    with pytest.raises(CaptureError, match=r"found 21 outputs.*pad before x alone"):
+        stl.capture(Remembers(padded_behind), x)
+    assert stl.capture(Remembers(convolved), x).proof is not None
+
+
+def test_x_is_repeated_only_where_more_steps_may_help() -> None:
+    """A refusal of an operation traced x again, repeated to 128 steps: of large images for minutes, in 19 GB."""
+    called: list[int] = []
+
+    def summed(model: Remembers, x: Tensor) -> Tensor:
+        called.append(len(x))
+        return model.spikes(model.enter(x.cumsum(2)))
+
+    with pytest.raises(CaptureError, match="'cumsum' has no form"):
+        stl.capture(Remembers(summed), torch.rand(8, 3, 6))
+    assert max(called) == 8
+
+
 @pytest.mark.parametrize("at", [0, 2])
 def test_one_step_of_x_that_all_read_is_named(at: int) -> None:
     x = torch.rand(8, 3, 6, generator=torch.Generator().manual_seed(1))

@@ -13,7 +13,7 @@ from stl_deploy.tracing.unrolling.elementwise import fit, one_sample
 from stl_deploy.tracing.unrolling.layout import BATCH, TIME, Dim, Layout, regroup, shape_of, without_time
 from stl_deploy.tracing.unrolling.nodes import Node
 from stl_deploy.tracing.unrolling.steps import shifts
-from stl_deploy.tracing.unrolling.unroll import Flow, Unroller, refuse
+from stl_deploy.tracing.unrolling.unroll import FEW_STEPS, Flow, Unroller, refuse
 
 _ALL = 2**60
 """Ends of slices beyond it are ends of axes."""
@@ -85,6 +85,7 @@ def _slice(unroller: Unroller, op: Op) -> Flow:
         raise refuse(
             f"of {unroller.steps} steps a delay leaves none; give x of more steps than the longest delay",
             op,
+            slug=FEW_STEPS,
         )
     return part
 
@@ -130,7 +131,8 @@ def _are_steps(unroller: Unroller, op: Op, flows: Sequence[Flow]) -> bool:
     if in_front:
         raise refuse(
             f"{len(flows)} values are stacked, which is not one for each of {unroller.steps} time steps (a burn-in, a "
-            "stride?); stack the values of all steps, or channels on an axis behind the samples",
+            "stride, padding behind the last step?); stack the values of all steps, or channels on an axis behind the "
+            "samples",
             op,
         )
     return False

@@ -113,9 +113,13 @@ def _all_steps(taken: tuple[Node, ...], nodes: Nodes, steps: int) -> tuple[tuple
         return taken, 0
     chain = _with_earlier(taken, nodes, steps)
     if chain is None:
+        ahead = (
+            "a convolution over time padded behind the last step makes more, and reads later steps: pad before x alone"
+        )
         raise CaptureError(
             f"expected a model that runs each of {steps} time steps, and puts out all of them, or all from one step "
-            f"on; found {len(taken)} outputs; return [T, B, ...], one for each step, and leave steps out afterwards",
+            f"on; found {len(taken)} outputs; return [T, B, ...], one for each step, and leave steps out afterwards"
+            + (f" ({ahead})" if len(taken) > steps else ""),
             line=taken[0].place.line,
         )
     return chain, steps - len(taken)

@@ -17,7 +17,7 @@ from stl_deploy.tracing.unrolling.elementwise import cast, elementwise, is_eleme
 from stl_deploy.tracing.unrolling.layout import BATCH, TIME, Layout, axis_of, of_shape, without_time
 from stl_deploy.tracing.unrolling.nodes import Node
 from stl_deploy.tracing.unrolling.time_convolution import banded, over_time
-from stl_deploy.tracing.unrolling.unroll import Flow, Unroller, refuse
+from stl_deploy.tracing.unrolling.unroll import FEW_STEPS, Flow, Unroller, refuse
 
 _BATCHED = (
     "convolution",
@@ -118,6 +118,7 @@ def _require_arrivals(steps: int, layers: Sequence[Op]) -> None:
                 f"'{ops[-1].name}' reads zeros in each of {steps} steps, as behind a longer delay; give x of more "
                 "steps than the longest delay, or leave the layer out",
                 ops[-1],
+                slug=FEW_STEPS,
             )
 
 

@@ -154,6 +154,10 @@ def split_time(tensor: Tensor, layout: Layout, sizes: Sizes) -> tuple[Tensor, ..
     return tuple(part.reshape(shape) for part in spread.unbind(axis + at))
 
 
-def refuse(message: str, op: Op) -> CaptureError:
+FEW_STEPS = "few-steps"
+"""Slug of refusals that more steps may take away: the model remembers more than x has."""
+
+
+def refuse(message: str, op: Op, *, slug: str | None = None) -> CaptureError:
     """Return a refusal that names the operation's line and module."""
-    return CaptureError(message + in_module(op.place), line=op.place.line)
+    return CaptureError(message + in_module(op.place), line=op.place.line, slug=slug)
