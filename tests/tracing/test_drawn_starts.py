@@ -109,6 +109,15 @@ def test_states_drawn_in_place_name_the_remedy() -> None:
     assert stl.capture(model, X, time="second", start="zeros", progress=False).proof is not None
 
 
+def test_refusals_name_their_lines_where_starts_are_zeros() -> None:
+    class Ordered(Baseline):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x.cumsum(2))
+
+    with pytest.raises(CaptureError, match=r"test_drawn_starts\.py:\d+: 'cumsum' has no form"):
+        stl.capture(Ordered(adapts=False, recurrent=False), X, time="second", start="zeros", progress=False)
+
+
 class Noisy(Baseline):
     """A baseline whose input gets noise, one number for each value, or one for each step."""
 

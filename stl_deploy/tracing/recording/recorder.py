@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils.weak import WeakIdKeyDictionary
 
 from stl_deploy._util.remedies import option
@@ -147,7 +147,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             with self:
                 return torch.trunc(torch.div(*args))
         if torch.Tag.nondeterministic_seeded in func.tags and not _is_certain(name, args):
-            is_start = draws_from_shape(func, args, kwargs)
+            is_start = _draws_from_shape(func, args, kwargs)
             start = f"; where states start from them, give {option('start', 'zeros')}" if is_start else ""
             refusal = CaptureError(
                 f"'{name}' draws random numbers, which in eval mode a model must not: give dropout "
@@ -461,11 +461,28 @@ def _name(func: Any) -> str:
     return str(func._schema.name.split("::")[1])
 
 
-def draws_from_shape(func: Any, args: Any, kwargs: Any) -> bool:
+def _draws_from_shape(func: Any, args: Any, kwargs: Any) -> bool:
     """Return whether a call draws random numbers that depend on nothing but a shape, as states at rest do."""
     read = [item for item in leaves((args, kwargs)) if isinstance(item, Tensor)]
     of_shape = not read or (len(read) == 1 and func._schema.name.endswith(("_like", "_")))
     return torch.Tag.nondeterministic_seeded in func.tags and of_shape
+
+
+class Undrawn(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Put a number in the place of those that are drawn from nothing but a shape, as states at rest are."""
+
+    def __init__(self, number: float) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.number = number
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if not _draws_from_shape(func, args, kwargs):
+            return func(*args, **(kwargs or {}))
+        if func._schema.name.endswith("_"):
+            return args[0].fill_(self.number)
+        with _disable_current_modes():
+            drawn = func(*args, **(kwargs or {}))
+        return torch.full_like(drawn, self.number)
 
 
 @contextmanager

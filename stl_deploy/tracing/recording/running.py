@@ -10,7 +10,6 @@ from typing import Any, TypeVar, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from stl_deploy._util.remedies import option, remedy
 from stl_deploy._util.units import counted
@@ -28,7 +27,7 @@ from stl_deploy.tracing.recording.model_state import (
     shake,
 )
 from stl_deploy.tracing.recording.operations import Op
-from stl_deploy.tracing.recording.recorder import Recorder, draws_from_shape
+from stl_deploy.tracing.recording.recorder import Recorder, Undrawn
 from stl_deploy.tracing.recording.source_lines import raised_at
 from stl_deploy.tracing.unrolling.layout import BATCH, TIME, Layout
 from stl_deploy.tracing.unrolling.rules import read
@@ -173,23 +172,6 @@ def _again_if_loaded(run: Callable[[], R]) -> R:
         if loaded or not compiles():
             return made
     return run()
-
-
-class Undrawn(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Put a number in the place of those that are drawn from nothing but a shape, as states at rest are."""
-
-    def __init__(self, number: float) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.number = number
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if not draws_from_shape(func, args, kwargs):
-            return func(*args, **(kwargs or {}))
-        if func._schema.name.endswith("_"):
-            return args[0].fill_(self.number)
-        with _disable_current_modes():
-            drawn = func(*args, **(kwargs or {}))
-        return torch.full_like(drawn, self.number)
 
 
 def to_eval(model: nn.Module) -> None:
