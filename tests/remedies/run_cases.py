@@ -148,6 +148,12 @@ def _of_labels(room: Room) -> Path:
     return path
 
 
+def _of_samples(room: Room) -> str:
+    path = room.folder / "samples.npz"
+    np.savez(path, x=np.ones((60, 4), np.float32), y=np.arange(60) % 3)
+    return str(path)
+
+
 RUNS = (
     Remedy(
         "_util/processes.py:lost",
@@ -358,6 +364,20 @@ RUNS = (
         "resume=True continues it, overwrite=True replaces it, output names another folder",
         "--resume continues it, --overwrite replaces it, -o names another folder",
         lambda room: _train(room, output=room.copy(), overwrite=True),
+    ),
+    Remedy(
+        "verbs/evaluating.py:evaluate",
+        lambda room: verbs.evaluate(room.run, steps=2),
+        "data and its options apply to files; a run has test samples of its own",
+        "--data and its options apply to files; a run has test samples of its own",
+        lambda room: verbs.evaluate(room.run),
+    ),
+    Remedy(
+        "verbs/evaluating.py:_evaluate_file",
+        lambda room: verbs.evaluate(room.file),
+        "give them with data='X.npz'",
+        "give them with --data X.npz",
+        lambda room: verbs.evaluate(room.file, data=_of_samples(room), steps=2),
     ),
     Remedy(
         "verbs/capturing.py:capture",
