@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import stl_deploy as stl
 from stl_deploy.errors import CaptureError
+from stl_deploy.graph.program import Linear
 
 
 class Net(nn.Module):
@@ -430,3 +431,51 @@ def test_what_was_1_before_the_first_step_is_held_whatever_layer_reads_it(reads:
         with torch.no_grad():
             want = model(fresh).numpy()
         assert np.array_equal(net.simulate(fresh.numpy()).y, want)
+
+
+SUMS: list[Callable[[Any, Tensor, Tensor], Tensor]] = [
+    lambda v, a, b: v + a + b,
+    lambda v, a, b: v + (a + b),
+    lambda v, a, b: 0.5 * v + a + b,
+    lambda v, a, b: a + v + b,
+]
+
+
+class SameInput(Net):
+    """Every step reads all of x; the potential, of two layers, starts as a Python number."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        v: Any = 0
+        steps = []
+        for _ in range(8):
+            spikes = (self.own(v, self.a(x), self.a2(x)) > 0.5).float()  # type: ignore[call-arg, arg-type]
+            v = self.own(v, self.a(x), self.a2(x)) * (1 - spikes)  # type: ignore[call-arg, arg-type]
+            steps.append(spikes)
+        return torch.stack(steps)
+
+
+@pytest.mark.parametrize("summed", SUMS)
+def test_sums_of_one_input_that_start_from_a_number(summed: Any) -> None:
+    torch.manual_seed(0)
+    model, x, unseen = SameInput(summed), torch.rand(4, 16), torch.rand(3, 16)
+    model.a2 = nn.Linear(16, 24)
+    net = stl.capture(model, x, time="inside")
+    expected = model(unseen).detach().numpy()
+    np.testing.assert_array_equal(net.simulate(unseen.expand(8, *unseen.shape).numpy()).y, expected)
+
+
+def fed_back_with_a_bias(net: Net, x: Tensor) -> Tensor:
+    v = fed = zeros(x)
+    steps = []
+    for t in x:
+        v = 0.5 * v + net.a(t) + fed
+        spikes = (v > 0.3).float()
+        fed, v = net.b(spikes), v * (1 - spikes)
+        steps.append(fed)
+    return torch.stack(steps)
+
+
+def test_a_layer_that_is_fed_back_and_put_out_is_built_once() -> None:
+    torch.manual_seed(0)
+    net = stl.capture(Net(fed_back_with_a_bias), torch.rand(10, 4, 16))
+    assert sum(isinstance(node, Linear) for node in net.program.nodes) == 2

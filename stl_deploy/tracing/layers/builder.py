@@ -255,8 +255,8 @@ class Builder(ProgramBuilder):
         self._shift, self._path = shift, self._path | {signal} if core is None else frozenset()
         try:
             if core is None:
-                self._terms[key] = self._layer(signal)
-                return self._terms[key]
+                # a neuron that it reads may read it a step late, which has built it by then
+                return self._terms.setdefault(key, self._layer(signal))
             name = self._name_of[core]
             self._terms[key] = (Operand(name),)
             if name not in self.nodes:

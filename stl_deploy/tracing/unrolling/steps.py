@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, TypeVar
 
 from torch import Tensor
@@ -165,6 +165,15 @@ class _Folding:
         """Nodes that stood for several signals at first: two decays of a state that is still 0 are one operation."""
         self._check_starts()
 
+    @cached_property
+    def arises(self) -> dict[Node, int]:
+        """The first output that each node is behind."""
+        first: dict[Node, int] = {}
+        for t, output in enumerate(self.outputs):
+            new = reachable([output], lambda node: [n for n in node.inputs if n not in first])
+            first |= dict.fromkeys([node for node in new if node not in first], t)
+        return first
+
     def _match(self, later: Node, sooner: Node) -> None:
         work = [(later, sooner, later)]
         while work:
@@ -198,7 +207,7 @@ class _Folding:
             inner = None if _is_an_input(b, a) else _arguments(a, b)
             if inner is None:
                 self.start[a] = b
-                work += [(x, y, a) for x, y in _alike_inputs(a, b)]
+                work += [(x, y, a) for x, y in _alike_inputs(a, b) if self.arises[x] > self.arises[y]]
             else:
                 self.earlier[a] = b
                 work += [(x, y, a) for x, y in inner]
