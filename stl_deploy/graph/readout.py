@@ -178,7 +178,8 @@ def _after_burn_in(sure: NDArray[np.float64], steps: int) -> NDArray[np.float64]
 
 def exit_steps(sure: NDArray[np.float64], margin: float) -> NDArray[np.int64]:
     """Return the steps until each sample is sure by ``margin``, ``[B]``; all of them if it never is."""
-    reached = sure >= margin
+    # leads of the same votes are the same lead, whatever order a processor added them up in
+    reached = (sure >= margin) | np.isclose(sure, margin)
     return np.where(reached.any(axis=0), reached.argmax(axis=0) + 1, len(sure)).astype(np.int64)
 
 

@@ -204,7 +204,7 @@ def _batch(model: nn.Module, x: Any, call: Call) -> Tensor:
     least, shape = 2 if call.time == "inside" else 3, list(tensor.shape)
     if not tensor.numel():
         raise CaptureError(f"x is {shape}, in which there is nothing; give at least one sample, of three steps or more")
-    if len(shape) < least - 1:
+    if len(shape) < 2:
         raise CaptureError(f"x: expected at least {least} axes with {option('time', call.time)}; found {shape}")
     require_held_by_float32(as_array(own_types(x)), "x")
     if tensor.dtype == torch.float64 and not any(p.dtype == torch.float64 for p in nn.Module.parameters(model)):

@@ -185,6 +185,7 @@ def test_a_run_folder_brings_its_test_images(run_dir: Path, tmp_path: Path) -> N
         "differing": 0,
         "layers": {},
         "backends": {},
+        "refused": {},
         "warnings": [],
         "reason": "",
     }
