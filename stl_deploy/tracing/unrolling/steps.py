@@ -170,8 +170,12 @@ class _Folding:
         """The first output that each node is behind."""
         first: dict[Node, int] = {}
         for t, output in enumerate(self.outputs):
-            new = reachable([output], lambda node: [n for n in node.inputs if n not in first])
-            first |= dict.fromkeys([node for node in new if node not in first], t)
+            waiting = [output]
+            while waiting:
+                node = waiting.pop()
+                if node not in first:
+                    first[node] = t
+                    waiting += node.inputs
         return first
 
     def _match(self, later: Node, sooner: Node) -> None:
