@@ -82,6 +82,7 @@ FORMS: dict[str, tuple[Fire, tuple[int | None, str]]] = {
     "clamped twice": (lambda v: torch.floor(v / THETA).clamp(min=0).clamp(max=7), (7, "down")),
     "floor of a half more": (lambda v: torch.floor(torch.clamp(v / THETA, 0, 4) + 0.5), (4, "half_up")),
     "round": (lambda v: torch.round(torch.clamp(v / THETA, min=0, max=3)), (3, "half_even")),
+    "clamped as a share": (lambda v: 4 * torch.clamp(torch.floor(v / THETA + 0.5) / 4, 0, 1), (4, "half_up")),
     "with a straight-through gradient": (straight_through, (4, "half_even")),
     "where it spikes": (lambda v: (v >= THETA) * torch.floor(v / THETA), (None, "down")),
     "where it is positive": (lambda v: (v > 0).float() * torch.floor(v / THETA), (None, "down")),

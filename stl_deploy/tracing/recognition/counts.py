@@ -4,7 +4,7 @@
     s = (v >= θ) * floor(v / θ)              as Sinabs writes it
 
 Rounding is monotone and leaves whole bounds alone, so the clamp may stand before it or behind it, and before
-the division, too, where its bound in thresholds is the cap.
+the division, too, where its bound in thresholds is the cap. Spellings put a clamp of n / c before that division.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def _count(signal: Signal, readers: dict[Signal, list[Signal]], output: Signal) 
         here, rounding = (half, "half_up") if half is not None else (here, rounding)
     theta = torch.ones((), dtype=torch.float32)
     while here is not None:
-        bounds, inner = _clamp(here), _divided(here)
+        bounds, inner = clamp_bounds(here), _divided(here)
         if here.node.name == "mul" and (len(readers[here]) > 1 or here is output):
             inner = None  # a state, v = (v + x) * 0.5
         scaled = None if bounds is None else _divided_bounds(bounds, theta)
@@ -77,7 +77,7 @@ def _count(signal: Signal, readers: dict[Signal, list[Signal]], output: Signal) 
     gates: tuple[Signal, ...] = ()
     while signal is not output and len(readers.get(signal, ())) == 1:
         (reader,) = readers[signal]
-        bounds, gate = _clamp(reader), _gate(reader, signal, here, theta)
+        bounds, gate = clamp_bounds(reader), _gate(reader, signal, here, theta)
         if any(ref.lag for ref in reader.reads()) or (bounds is None and gate is None):
             break
         low, high = _tighter((low, high), bounds or (0.0, None))
@@ -100,7 +100,8 @@ def _first(signal: Signal) -> Signal | None:
     return reads[0].signal if len(reads) == 1 and not reads[0].lag else None
 
 
-def _number(item: Any) -> float | None:
+def constant_number(item: Any) -> float | None:
+    """Return a constant that is the same everywhere as a number; None for others."""
     if isinstance(item, Node):
         values = set() if item.tensor is None else set(item.tensor.double().reshape(-1).tolist())
         return values.pop() if len(values) == 1 else None
@@ -109,9 +110,9 @@ def _number(item: Any) -> float | None:
 
 def _added_half(signal: Signal) -> Signal | None:
     """Return u if a signal is u + 1/2."""
-    if signal.node.name != "add" or _number((signal.kwargs or {}).get("alpha", 1)) != 1 or len(signal.args) > 2:
+    if signal.node.name != "add" or constant_number((signal.kwargs or {}).get("alpha", 1)) != 1 or len(signal.args) > 2:
         return None
-    constants = [_number(item) for item in signal.args if not isinstance(item, Ref)]
+    constants = [constant_number(item) for item in signal.args if not isinstance(item, Ref)]
     return _first(signal) if constants == [0.5] else None
 
 
@@ -140,7 +141,7 @@ def _tensor(item: Any) -> Tensor | None:
     return torch.tensor(float(item)) if isinstance(item, int | float) else None
 
 
-def _clamp(signal: Signal) -> tuple[float | None, float | None] | None:
+def clamp_bounds(signal: Signal) -> tuple[float | None, float | None] | None:
     """Return the bounds that a signal is clamped to; None if it is no clamp to numbers."""
     name, args, options = signal.node.name, signal.args, signal.kwargs or {}
     if name not in _CLAMPS or len(signal.reads()) != 1:
@@ -148,7 +149,7 @@ def _clamp(signal: Signal) -> tuple[float | None, float | None] | None:
     if name == "relu":
         return 0.0, None
     if name in ("minimum", "maximum"):
-        bound = next((_number(item) for item in args if not isinstance(item, Ref)), None)
+        bound = next((constant_number(item) for item in args if not isinstance(item, Ref)), None)
         return None if bound is None else (None, bound) if name == "minimum" else (bound, None)
     low, high = (*args[1:], None, None)[:2]
     low, high = options.get("min", low), options.get("max", high)
@@ -156,7 +157,7 @@ def _clamp(signal: Signal) -> tuple[float | None, float | None] | None:
         low, high = None, low
     if name == "hardtanh" and len(args) < 3:
         return None
-    bounds = tuple(None if item is None else _number(item) for item in (low, high))
+    bounds = tuple(None if item is None else constant_number(item) for item in (low, high))
     given = sum(item is not None for item in (low, high))
     return (bounds[0], bounds[1]) if sum(bound is not None for bound in bounds) == given else None
 

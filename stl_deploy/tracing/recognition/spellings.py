@@ -1,7 +1,8 @@
 """Write spikes in one spelling: what is 0 or 1 by the side of a level on which a signal lies is a comparison.
 
 ``where(c, 1, 0)``, ``where(v < θ, 0, 1)``, ``relu(sign(u))``, ``heaviside(u, 0)``, ``(v < θ) == 0`` and
-``1 - (v < θ)`` are ``v > θ`` or ``v >= θ``. Torch's own kernels run on all that they may read: one number for below the
+``1 - (v < θ)`` are ``v > θ`` or ``v >= θ``; ``clamp(floor(u) / c, 0, 1)`` is ``clamp(floor(u), 0, c) / c``.
+Torch's own kernels run on all that they may read: one number for below the
 level, one for on it, and one for above it.
 """
 
@@ -15,7 +16,8 @@ import torch
 from torch import Tensor
 
 from stl_deploy._util.reachable import reachable
-from stl_deploy.tracing.recording.operations import map_tree
+from stl_deploy.tracing.recognition.counts import clamp_bounds, constant_number
+from stl_deploy.tracing.recording.operations import ROUNDS, map_tree
 from stl_deploy.tracing.recording.watched import leaves
 from stl_deploy.tracing.unrolling.nodes import Node, replace_nodes
 from stl_deploy.tracing.unrolling.steps import Ref, Signal, Steps, in_order, read_now
@@ -59,6 +61,8 @@ class _Spelling:
         """Read a signal, whose sources of the same step have been read."""
         if signal.node.name in _MIRRORED:
             self._put_first(signal)
+        else:
+            self._cap_first(signal)
         sides = self._sides_of(signal)
         if sides is not None:
             self._sides[signal] = sides
@@ -87,6 +91,21 @@ class _Spelling:
             if not isinstance(theta, Ref):
                 less = self._added(of, "sub", v, theta, dtype=of.node.dtype)
                 _become(signal, mirrored, Ref(less, 0), _negative(level))
+
+    def _cap_first(self, signal: Signal) -> None:
+        """Write a clamp of n / c, of whole n, as n's clamp divided by c: division is monotone, so n is capped alike."""
+        bounds = clamp_bounds(signal)
+        of = signal.reads()[0].signal if bounds is not None else signal
+        if bounds is None or of.node.name != "div" or of.kwargs or self._readers[of] > 1 or signal.reads()[0].lag:
+            return
+        whole, divisor = of.args
+        c = constant_number(divisor)
+        if not isinstance(whole, Ref) or whole.signal.node.name not in ROUNDS or c is None or c <= 0:
+            return
+        wide = [None if bound is None else bound * c for bound in bounds]
+        if all(bound is None or (bound.is_integer() and bound / c == b) for bound, b in zip(wide, bounds, strict=True)):
+            capped = self._added(of, "clamp", whole, *wide, dtype=of.node.dtype)
+            _become(signal, "div", Ref(capped, 0), divisor)
 
     def _is_other(self, signal: Signal, sides: _Sides, *, turned: bool) -> bool:
         """Return whether a comparison is spelt otherwise: not a copy of it, nor 1 less it."""
