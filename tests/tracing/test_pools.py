@@ -210,3 +210,38 @@ def test_a_pool_over_time_is_refused_by_its_line() -> None:
 
     with pytest.raises(CaptureError, match=r"test_pools\.py:\d+: .* mixes time steps or samples"):
         stl.capture(nn.Sequential(OverTime(), stl.LIF(threshold=0.3)), torch.rand(8, 3, 6))
+
+
+class OverAxes(nn.Module):
+    """Spikes of neurons without weights, added up or averaged."""
+
+    def __init__(self, read: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.read = read
+
+    def forward(self, x: Tensor) -> Tensor:
+        v, steps = torch.zeros_like(x[0]), []
+        for t in x:
+            v = 0.5 * v + t
+            spikes = (v > 0.4).float()
+            v = v * (1 - spikes)
+            steps.append(self.read(spikes))
+        return torch.stack(steps)
+
+
+@pytest.mark.parametrize(
+    ("shape", "read", "kinds"),
+    [
+        ((24, 1), lambda s: s.sum(-1), "Neuron Reshape"),
+        ((256, 256), lambda s: s.mean(-1), "Neuron Conv Reshape"),  # 65,536 unit vectors took all memory
+        ((40, 20, 10), lambda s: s.mean((1, 3)), "Neuron Gather Conv Reshape"),
+        ((8, 16, 64), lambda s: s.sum(-1), "Neuron Reshape Conv"),
+    ],
+)
+def test_sums_and_means_over_axes_take_no_more_weights_than_they_read(
+    shape: tuple[int, ...], read: Callable[[Tensor], Tensor], kinds: str
+) -> None:
+    model, x = OverAxes(read), torch.rand(4, 2, *shape, generator=torch.Generator().manual_seed(0))
+    net = stl.capture(model, x)
+    assert " ".join(type(node).__name__ for node in net.program.nodes[1:-1]) == kinds
+    np.testing.assert_allclose(net.simulate(x.numpy()).y, model(x).numpy(), atol=1e-6)

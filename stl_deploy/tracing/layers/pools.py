@@ -166,11 +166,18 @@ def _last(build: Builder, x: Ref, axes: Sequence[int]) -> NDArray[np.int64]:
 
 def _over_line(build: Builder, signal: Signal, terms: Operands, places: NDArray[np.int64]) -> Operands:
     """Build the largest of each row of places."""
-    before = build.shape_of(terms) or places.shape
-    name = build.name("order", "")
-    lines = build.add(Gather(name=name, shape=places.shape, operands=terms, indices=places, input_shape=before))
     size = places.shape[1]
+    lines = _lines(build, signal, terms, places)
     return _largest_of(build, signal, lines, places.shape, _Windows((1, size), (1, size), 1))
+
+
+def _lines(build: Builder, signal: Signal, terms: Operands, places: NDArray[np.int64]) -> Operands:
+    """Put values in rows of places."""
+    before = build.shape_of(terms) or places.shape
+    if np.array_equal(places.reshape(-1), np.arange(places.size)):
+        return reshape_node(build, signal, terms, before, places.shape)
+    name = build.name("order", "")
+    return build.add(Gather(name=name, shape=places.shape, operands=terms, indices=places, input_shape=before))
 
 
 def average(build: Builder, signal: Signal) -> Operands:
@@ -214,13 +221,19 @@ def adaptive(build: Builder, signal: Signal) -> Operands:
 
 
 def over_axes(build: Builder, signal: Signal) -> Operands:
-    """Build the mean or sum over whole axes."""
+    """Build the mean or sum over whole axes: a pool, a matrix or, where that is too large, a convolution over lines."""
     x, axes, _ = signal.args
     before = build.shape(x.signal)
-    if not _is_whole_image(build, x, axes):
+    if prod(build.shape(signal)) == prod(before):
+        return reshaped(build, signal, build.read(x), before)
+    if _is_whole_image(build, x, axes):
+        divisor = 1 if signal.node.name == "sum" else before[1] * before[2]
+        return _pooled(build, signal, x, _Windows(before[1:], before[1:], divisor))
+    if prod(before) ** 2 <= MAX_DENSE:
         return dense(build, signal, x)
-    divisor = 1 if signal.node.name == "sum" else before[1] * before[2]
-    return _pooled(build, signal, x, _Windows(before[1:], before[1:], divisor))
+    places = _last(build, x, axes)
+    windows = _Windows((1, places.shape[1]), (1, places.shape[1]), 1 if signal.node.name == "sum" else places.shape[1])
+    return _along_a_line(build, signal, _lines(build, signal, build.read(x), places), places.shape, windows)
 
 
 def _pooled(build: Builder, signal: Signal, x: Ref, windows: _Windows) -> Operands:
