@@ -771,6 +771,7 @@ def test_kernels_of_another_library_run_in_torch_while_captured() -> None:
     assert model.backend == "cupy"
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method:DeprecationWarning")  # torch's own, as it compiles
 def test_a_compiled_module_is_captured_uncompiled() -> None:
     model, x = Loop(), torch.rand(7, 4, 6) * 2
     net = stl.capture(torch.compile(model), x)

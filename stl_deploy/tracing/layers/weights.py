@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.nn import functional
 
 from stl_deploy.graph.convolutions import MAX_DENSE
 from stl_deploy.graph.program import Conv, Floats, Linear
@@ -14,7 +16,7 @@ from stl_deploy.tracing.layers.arguments import array
 from stl_deploy.tracing.layers.builder import Builder, refusal
 from stl_deploy.tracing.layers.draft import Operands
 from stl_deploy.tracing.layers.shapes import flat, reshaped
-from stl_deploy.tracing.unrolling.layout import BATCH, shape_of
+from stl_deploy.tracing.unrolling.layout import BATCH, Sizes, shape_of
 from stl_deploy.tracing.unrolling.steps import Ref, Signal
 
 
@@ -107,6 +109,13 @@ def as_matrix(build: Builder, signal: Signal) -> Operands:
     return dense(build, signal, signal.args[0])
 
 
+def _outputs(signal: Signal, x: Ref, values: Tensor) -> Tensor:
+    """Return what an operation makes of flat values ``[samples, count]`` of its input, ``[samples, made]``."""
+    samples: Sizes = {BATCH: len(values)}
+    values = values.to(x.signal.node.dtype).reshape(shape_of(x.signal.node.layout, samples))
+    return signal.made_of(lambda ref: values, samples).double().reshape(len(values), -1)
+
+
 def dense(build: Builder, signal: Signal, x: Ref) -> Operands:
     """Return a linear operation without a NIR node as weights on the flat values: its outputs for unit vectors."""
     before, after = build.shape(x.signal), build.shape(signal)
@@ -117,11 +126,11 @@ def dense(build: Builder, signal: Signal, x: Ref) -> Operands:
             f"'{signal.node.called}' from {list(before)} to {list(after)} has no node in NIR: expected at most "
             f"{MAX_DENSE:,} weights in its place; found {count * made:,}; use an operation that has a node",
         )
-    units = torch.cat([torch.zeros(1, count), torch.eye(count)]).to(x.signal.node.dtype)
-    units = units.reshape(shape_of(x.signal.node.layout, {BATCH: count + 1}))
-    values = signal.made_of(lambda ref: units, {BATCH: count + 1})
-    bias, *rows = values.double().reshape(count + 1, made)
-    weight = (torch.stack(rows) - bias).T.float().numpy()
+    # not all units at once: 65,536 of them would be 17 GB
+    parts = torch.split(torch.arange(count), max(1, MAX_DENSE // count))
+    (bias,) = _outputs(signal, x, torch.zeros(1, count))
+    rows = torch.cat([_outputs(signal, x, functional.one_hot(part, count)) for part in parts])
+    weight = (rows - bias).T.float().numpy()
     terms = build.add(
         Linear(
             name=build.name("linear", signal.node.place.module),
