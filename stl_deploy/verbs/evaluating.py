@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -93,7 +94,7 @@ def _evaluate_artifacts(run_dir: Path, test: LabelledInput, say: Console) -> Gra
         return None
     check_network(run_dir)
     net = read(run_dir)
-    artifacts = []
+    artifacts, left_out = [], {}
     for path in sorted(run_dir.iterdir()):
         to = format_of(path)
         if to is None or to.name in (GRAPH, PROGRAM):
@@ -102,13 +103,14 @@ def _evaluate_artifacts(run_dir: Path, test: LabelledInput, say: Console) -> Gra
             # tried first: one artifact that cannot run would end the evaluation of all
             ready(to.load(path), net.program)
         except (InputError, ToolError, UnsupportedError) as error:
-            say.warn(f"{path.name} does not run and is left out of the table: {error}")
+            left_out[path.name] = str(error)
         else:
             artifacts.append(path)
     say.step(f"{counted(len(artifacts), 'artifact')} and the graph on {counted(len(test.labels), 'test sample')}")
     parts = [slice(start, start + _BATCH) for start in range(0, len(test.labels), _BATCH)]
     batches = [(test.x[:, part], test.labels[part]) for part in parts]
     result = evaluate_graph(net, batches, time="first", backend=artifacts)
+    result = replace(result, refused={**result.refused, **left_out})
     for line in str(result).splitlines():
         say.say(line)
     return result

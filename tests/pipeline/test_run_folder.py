@@ -83,7 +83,9 @@ def test_eval_refuses_weights_of_another_training(copy: Path) -> None:
     assert found["accuracy"] == found["backends"]["net.onnx"]["accuracy"]
     assert found["interval"][0] <= found["accuracy"] <= found["interval"][1]
     (copy / "net.onnx").write_bytes(b"damaged")
-    assert set(verbs.evaluate(copy)["artifacts"]["backends"]) == {"net.net"}
+    left = verbs.evaluate(copy)["artifacts"]
+    assert set(left["backends"]) == {"net.net"}
+    assert set(left["refused"]) == {"net.onnx"}
     _change(copy / "model.safetensors")
     with pytest.raises(InputError, match=r"model.safetensors"):
         verbs.evaluate(copy)
