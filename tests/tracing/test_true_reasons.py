@@ -202,3 +202,31 @@ def test_a_fault_of_captures_own_is_no_reason(fault: str, monkeypatch: pytest.Mo
     assert "a form that capture does not read" in str(refused.value)
     assert "StopIteration" not in str(refused.value)
     assert "signal" not in str(refused.value)
+
+
+class AllSteps(nn.Module):
+    """A neuron that reads step t of sums over all steps, weighted by a matrix [T, T] as dendrites' decays are."""
+
+    def __init__(self, *, inside: bool) -> None:
+        super().__init__()
+        self.enter, self.inside = nn.Linear(6, 8), inside
+        lags = torch.arange(4)[:, None] - torch.arange(4)
+        self.weights = torch.where(lags <= 0, 0.5 ** (-lags.clamp(max=0)), 0.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        currents = self.enter(x.repeat(4, 1, 1) if self.inside else x)
+        summed = (self.weights.reshape(4, 4, 1, 1) * currents.unsqueeze(1)).sum(0)
+        v, spikes = torch.zeros_like(summed[0]), []
+        for t in range(4):
+            v = 0.5 * v + summed[t]
+            spikes.append((v > 0.3).float())
+            v = v * (1 - spikes[-1])
+        return torch.stack(spikes)
+
+
+@pytest.mark.parametrize(("inside", "reason"), [(False, "comes in a later step"), (True, "not do the same at every")])
+def test_a_matrix_over_all_steps_is_no_question_of_delays(inside: bool, reason: str) -> None:
+    x = torch.rand(3, 6) if inside else torch.rand(4, 3, 6)
+    with pytest.raises(CaptureError, match=reason) as error:
+        stl.capture(AllSteps(inside=inside), x, time="inside" if inside else "first")
+    assert "F.pad(s" not in str(error.value)

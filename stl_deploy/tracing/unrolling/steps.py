@@ -225,7 +225,11 @@ class _Folding:
                 line=line,
             )
         differing, line = reader if a.constant else a, a.place.line or reader.place.line or b.place.line
-        if differing.name in ("cat", MOVED):
+        before = self.earlier.get(differing)
+        of_one = before is not None and _signals(before) == _signals(differing)  # parts of what all steps make
+        if of_one and differing.latest >= 0:
+            return _reads_later(differing)
+        if differing.name in ("cat", MOVED) and not of_one:
             return CaptureError(
                 f"'{_called(differing)}' takes other parts at some steps than at others; take the same at every step "
                 f"({DELAYS})",
@@ -380,6 +384,10 @@ class _Folding:
         if before and not self.steady.isdisjoint((before[-1], self.equal.get(before[-1]))):
             before += before[-1:] * (lag - len(before))
         signal.before = tuple(before)
+
+
+def _signals(node: Node) -> list[Node]:
+    return [source for source in node.inputs if not source.constant]
 
 
 def _reads_later(reader: Node) -> CaptureError:
