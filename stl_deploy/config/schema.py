@@ -33,8 +33,8 @@ NotNegative = Annotated[float, Field(ge=0)]
 
 RENAMED = {"beta": "decay", "learn_beta": "learn_decay", "threshold_jitter": "jitter", "input_bits": "input_grid"}
 """Former keys to their present names; CONTRIBUTING.md lists when each one ends."""
-_REMOVED = "winograd"
-"""A former key of `TrainConfig`, ignored."""
+_REMOVED = {"winograd", "keep_every"}
+"""Former keys of `TrainConfig`, ignored."""
 
 
 class _Section(BaseModel):
@@ -67,7 +67,7 @@ class _Renamed(_Section):
         for old, new in renamed.items():
             if old in data and new in data:
                 raise ValueError(f"expected '{new}'; found '{old}', its old name, too; leave '{old}' out")
-        return {renamed.get(key, key): value for key, value in data.items() if key != _REMOVED}
+        return {renamed.get(key, key): value for key, value in data.items() if key not in _REMOVED}
 
 
 class DatasetConfig(_Renamed):
@@ -350,7 +350,6 @@ class TrainConfig(_Renamed):
       Deng et al., ICLR 2022, eq. 10 without its regulariser).
     - accumulate: number of parts in which a batch is run, to save memory; gradients equal the whole batch's, except
       that batch norm and penalties see one part at a time.
-    - keep_every: also keep the weights of every n-th epoch; null: none.
     - matmul: torch's setting for float32 matrix products in training. ``auto`` measures them and takes the fastest with
       float32's rounding error ('stl-deploy doctor' shows them, metrics.jsonl the one used); elsewhere ``highest``.
     - precision: ``bfloat16`` runs synapses with bfloat16 operands in training, much faster with processor support
@@ -377,7 +376,6 @@ class TrainConfig(_Renamed):
     ce_scale: Positive = 5.0
     label_smoothing: Fraction = 0.0
     accumulate: Count = 1
-    keep_every: Count | None = None
     one_step_epochs: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     matmul: MatmulChoice = "auto"
     precision: Precision = "float32"

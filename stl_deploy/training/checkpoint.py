@@ -2,9 +2,6 @@
 
 Everything random in an epoch follows from the seed and the epoch's number (`stl_deploy.training.seeds`), so weights,
 optimiser state and counters are all that a bit-identical continuation needs.
-
-Weights of some epochs are kept beside it, so that networks of one training can be compared:
-``snapshots/epoch-00005.safetensors`` in the run folder, one for each ``train.keep_every``-th epoch.
 """
 
 from __future__ import annotations
@@ -35,18 +32,16 @@ def save_model(run_dir: Path, weights: Mapping[str, Tensor], about: Mapping[str,
     write_tensors(run_dir / MODEL, weights, about)
 
 
-def load_network(run_dir: Path, snapshot: Path | None = None) -> tuple[Network, RunConfig]:
+def load_network(run_dir: Path) -> tuple[Network, RunConfig]:
     """Load the trained network of a run folder, in evaluation mode on the CPU, and its configuration.
-
-    snapshot: a file of other weights of the same training (`stl_deploy.training.checkpoint`).
 
     Raises InputError if the folder is no finished run, or its files are damaged or do not belong together.
     """
     if not (run_dir / CONFIG).is_file():
         raise InputError(f"{run_dir}: expected a run folder written by {verb('train')}; found no {CONFIG}")
     config = load_config(run_dir / CONFIG)
-    file = snapshot or run_dir / MODEL
-    if snapshot is None and not file.is_file():
+    file = run_dir / MODEL
+    if not file.is_file():
         raise InputError(
             f"{run_dir}: no {MODEL}, since the training has not ended; continue it with: "
             + remedy(
@@ -99,7 +94,6 @@ _FREE_TO_CHANGE = (
         ("train", "epochs"),
         ("train", "device"),
         ("train", "tensorboard"),
-        ("train", "keep_every"),
         ("dataset", "data_dir"),
         ("dataset", "input_grid"),
         ("dataset", "path"),
@@ -120,8 +114,7 @@ class State:
 
 
 def write_checkpoint(run_dir: Path, state: State, config: RunConfig) -> None:
-    """Replace the run's checkpoint by ``state``, whole or not at all; keep its weights if ``keep_every`` says so."""
-    keep(run_dir, state.epoch, config.train.keep_every, state.network.state_dict())
+    """Replace the run's checkpoint by ``state``, whole or not at all."""
     tensors = {f"model/{name}": tensor for name, tensor in state.network.state_dict().items()}
     tensors |= {f"best/{name}": tensor for name, tensor in state.best.items()}
     tensors |= _adam_tensors(state.network, state.optimiser)
@@ -138,7 +131,7 @@ def read_checkpoint(run_dir: Path, state: State, config: RunConfig, *, start_cou
     """Load the run's checkpoint into ``state``, made for ``config``; start_counts: epoch 0 may be the best.
 
     Raises InputError for a damaged file or one of another architecture, ConfigError naming the key where the
-    run was made with another configuration (``fold``, epochs, device, keep_every and data_dir may change).
+    run was made with another configuration (``fold``, epochs, device and data_dir may change).
     """
     path = run_dir / CHECKPOINT
     tensors, about = read_tensors(path)
@@ -255,26 +248,3 @@ def _load_adam(state: State, tensors: Mapping[str, Tensor]) -> None:
         for place, name in enumerate(order)
     }
     state.optimiser.load_state_dict({**state.optimiser.state_dict(), "state": moments})
-
-
-FOLDER = "snapshots"
-
-
-def keep(run_dir: Path, epoch: int, every: int | None, weights: Mapping[str, Tensor]) -> None:
-    """Write the weights of ``epoch`` (from 1) if it is a multiple of ``every``; None keeps nothing.
-
-    Snapshots of this epoch and of later ones are of an older training and go.
-    """
-    for old, path in snapshots(run_dir).items():
-        if old >= epoch:
-            path.unlink()
-    if every is not None and epoch % every == 0:
-        (run_dir / FOLDER).mkdir(exist_ok=True)
-        write_tensors(run_dir / FOLDER / f"epoch-{epoch:05}.safetensors", weights, {"epoch": epoch})
-
-
-def snapshots(run_dir: Path) -> dict[int, Path]:
-    """Return the file of each kept epoch, in order."""
-    files = (run_dir / FOLDER).glob("epoch-*.safetensors")
-    numbered = {path.stem.removeprefix("epoch-"): path for path in files}
-    return {int(epoch): path for epoch, path in sorted(numbered.items()) if epoch.isdecimal()}

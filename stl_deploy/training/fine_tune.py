@@ -37,7 +37,7 @@ def fine_tune(
     Every epoch shows all steps. Raises DivergedError if the loss or a weight becomes NaN or infinite, and as
     `read_checkpoint` does.
     """
-    config = config.with_values(train={"one_step_epochs": 0, "keep_every": None, "lr": lr})
+    config = config.with_values(train={"one_step_epochs": 0, "lr": lr})
     optimiser = torch.optim.Adam([{"params": list(network.parameters()), "multiplier": 1.0}], lr=lr)
     start = evaluate(network, data.validation, config).loss
     state = State(network, optimiser, 0, [], weights_of(network), 0)

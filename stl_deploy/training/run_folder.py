@@ -63,12 +63,9 @@ def forget_twin(run_dir: Path) -> None:
 
 
 def _forget(folder: Path) -> None:
-    from stl_deploy.training.checkpoint import FOLDER, snapshots  # torch
-
     forget_results(folder)
-    for path in (*(folder / name for name in _TRAINED), *snapshots(folder).values()):
-        path.unlink(missing_ok=True)
-    _remove_empty(folder / FOLDER)
+    for name in _TRAINED:
+        (folder / name).unlink(missing_ok=True)
 
 
 def _remove_empty(folder: Path) -> None:
