@@ -26,7 +26,7 @@ def main() -> None:
     """Print them, and what the tests need."""
     project = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    print("\n".join([*oldest(project["dependencies"] + extras["fast"] + extras["tensorboard"]), *TOOLS]))
+    print("\n".join([*oldest(project["dependencies"] + extras["fast"]), *TOOLS]))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ PACKAGES = {
     "numba": ("fast", "compiles the fast path on the CPU"),
     "torchvision": ("data", "downloads image datasets"),
     "aedat": ("data", "reads .aedat4 files"),
-    "tensorboard": ("tensorboard", "writes TensorBoard's files"),
 }
 """By the name that is imported: the extra that brings a package (None: the main install does), and what it does."""
 

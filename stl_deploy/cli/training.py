@@ -32,9 +32,6 @@ Which = Annotated[
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue from the folder's checkpoint.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run or training in the folder.")]
-TensorBoard = Annotated[
-    bool, typer.Option("--tensorboard", help="Also write TensorBoard files to the run folder's tensorboard.")
-]
 Output = Annotated[Path | None, typer.Option("-o", "--output", metavar="DIR", help="The run folder.")]
 
 
@@ -98,7 +95,6 @@ def train(
     output: Output = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
-    tensorboard: TensorBoard = False,
     print_config: Annotated[
         bool, typer.Option("--print-config", help="Print the configuration as YAML (--json: as JSON) and stop.")
     ] = False,
@@ -115,8 +111,7 @@ def train(
         output = output if which is None else output or Path(which)
         which = str(output / CONFIG) if output is not None and (output / CONFIG).is_file() else which
     which = which or "digits"
-    more = ["train.tensorboard=true"] if tensorboard else []
-    config = configure(which, changes.changes + more)
+    config = configure(which, changes.changes)
     if print_config:
         if json:
             emit_json(config.model_dump(mode="json"), json)

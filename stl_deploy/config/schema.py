@@ -33,7 +33,7 @@ NotNegative = Annotated[float, Field(ge=0)]
 
 RENAMED = {"beta": "decay", "learn_beta": "learn_decay", "threshold_jitter": "jitter", "input_bits": "input_grid"}
 """Former keys to their present names; CONTRIBUTING.md lists when each one ends."""
-_REMOVED = {"winograd", "keep_every"}
+_REMOVED = {"winograd", "keep_every", "tensorboard"}
 """Former keys of `TrainConfig`, ignored."""
 
 
@@ -356,7 +356,6 @@ class TrainConfig(_Renamed):
       (spikes are exact in it); weights, potentials and thresholds stay float32. Validation and test use float32.
     - shift, flip, cutout: training images are shifted by at most so many pixels, mirrored half of the time, and lose a
       square of this side (DeVries and Taylor, 2017), drawn anew each epoch.
-    - tensorboard: also write the content of metrics.jsonl and histograms of thresholds for TensorBoard.
     - rate_target: spikes per neuron and step that every layer is pulled towards. synop_budget: synaptic events per
       sample above which a penalty applies; null: none. energy_weight: the loss grows by this share for each energy of a
       dense ANN pass that a sample's synops cost (see `stl_deploy.training.activity_penalty`).
@@ -388,7 +387,6 @@ class TrainConfig(_Renamed):
     synop_weight: NotNegative = 1.0
     energy_weight: NotNegative = 0.0
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    tensorboard: bool = False
     device: Annotated[str, Field(pattern=DEVICES)] = "auto"
 
 

@@ -54,7 +54,7 @@ def fit(
     """Train as `train` does, without a message on the next step."""
     require_address_space()
     refuse_replacing(run_dir, resume=resume, overwrite=overwrite)
-    install.require("matplotlib", *(["tensorboard"] if config.train.tensorboard else []))
+    install.require("matplotlib")
     keep_large_buffers()
     say.step(f"Training ({config.train.mode}) on {config.dataset.name}, {counted(config.train.epochs, 'epoch')}")
     sizes: dict[str, int | None] = {}

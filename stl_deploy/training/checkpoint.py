@@ -93,7 +93,6 @@ _FREE_TO_CHANGE = (
     {
         ("train", "epochs"),
         ("train", "device"),
-        ("train", "tensorboard"),
         ("dataset", "data_dir"),
         ("dataset", "input_grid"),
         ("dataset", "path"),

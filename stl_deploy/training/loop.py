@@ -35,7 +35,7 @@ from stl_deploy.training import checkpoint, distributed
 from stl_deploy.training.activity_penalty import Regulariser
 from stl_deploy.training.checkpoint import State
 from stl_deploy.training.curves import FILE as CURVES_FILE
-from stl_deploy.training.curves import Board, write_curves
+from stl_deploy.training.curves import write_curves
 from stl_deploy.training.divergence import check_finite, diverged
 from stl_deploy.training.evaluate import Evaluation, classification_loss, evaluate, right
 from stl_deploy.training.matmul_precision import matmul_precision, settle
@@ -129,15 +129,14 @@ def _train(
         network = Network(config, data.input_shape, data.classes).to(device)
         share_norms(network)
         state = State(network, make_optimiser(network, config), 0, [], {}, 0)
-        board = Board(config, run_dir)  # what it needs is missed before anything of an older run is gone
         with alone_in(run_dir) if processes.rank() == 0 else nullcontext():
             _open_run(run_dir, config, state, resume, opened)
-            _train_epochs(run_dir, config, state, data, board, progress, batch)
+            _train_epochs(run_dir, config, state, data, progress, batch)
             return _finish(run_dir, config, state, data, curves)
 
 
 def _train_epochs(
-    run_dir: Path, config: RunConfig, state: State, data: Dataset, board: Board, progress: Progress, batch: Batch
+    run_dir: Path, config: RunConfig, state: State, data: Dataset, progress: Progress, batch: Batch
 ) -> None:
     while state.epoch < config.train.epochs:
         settings = config.train
@@ -146,9 +145,7 @@ def _train_epochs(
         if processes.rank() == 0:
             checkpoint.write_checkpoint(run_dir, state, config)
             _write_metrics(run_dir, state)
-        board.add(record, state.network)
         progress(record)
-    board.close()
 
 
 def _write_metrics(run_dir: Path, state: State) -> None:
