@@ -16,7 +16,6 @@ from stl_deploy.energy.counts.record import Counts
 from stl_deploy.energy.paired import MetricScore
 from stl_deploy.energy.prices.chip import Checked, OnChip
 from stl_deploy.energy.prices.load import load_prices
-from stl_deploy.energy.prices.machine import MachineEnergy
 from stl_deploy.energy.prices.price_list import PriceList
 from stl_deploy.errors import InputError
 
@@ -115,7 +114,6 @@ class Context:
         prices: Names of built-in price lists, paths of ``.toml`` files, or lists.
         source: Name of the counted network.
         twin: Activity of a trained ANN of the same topology; without it, its zeros are bounded.
-        machine: Energy measured on this machine, listed beside the model.
         chip: Placement of the neurons, for lists that price messages and hops between cores.
         checked: Chips that cannot hold the network, and its clocks on UP5K; without clocks, UP5K has no line.
         step_time: Measured seconds of one time step by chip, instead of predicted ones.
@@ -129,7 +127,6 @@ class Context:
     prices: Sequence[str | Path | PriceList] = DEFAULT_PRICES
     source: str = ""
     twin: AnnTwin | None = None
-    machine: MachineEnergy | None = None
     chip: OnChip = _NO_PLACEMENT
     checked: Checked = _UNCHECKED
     step_time: StepTimes | None = None
@@ -151,7 +148,6 @@ class ContextKeywords(TypedDict, total=False):
     prices: Sequence[str | Path | PriceList]
     source: str
     twin: AnnTwin | None
-    machine: MachineEnergy | None
     chip: OnChip
     checked: Checked
     step_time: StepTimes | None

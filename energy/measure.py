@@ -36,7 +36,6 @@ from stl_deploy.energy.paired import MARGIN, MetricScore, Paired, check_margin, 
 from stl_deploy.energy.prices.bill import Priced
 from stl_deploy.energy.prices.chip import Checked
 from stl_deploy.energy.prices.joules import price
-from stl_deploy.energy.prices.machine import MachineEnergy
 from stl_deploy.energy.prices.price_list import PriceList, Range
 from stl_deploy.graph.cell import Cell
 from stl_deploy.graph.program import Input, Neuron, Program, feeders, is_spike_max_pool
@@ -74,7 +73,6 @@ class EnergyReport(ByRule):
     ann_twin: Mapping[str, Any]
     samples: Samples | None
     neurobench: Mapping[str, Any]
-    machine: MachineEnergy | None
     placement: Mapping[str, Any]
     itemised: Mapping[str, Any]
     sensitivity: tuple[Sensitivity, ...]
@@ -161,7 +159,7 @@ class EnergyReport(ByRule):
         """
         zeros = "skipped" if self.ann_twin["label"] == "measured" else "computed"
         memory = {name: moved.as_dict() for name, moved in self.memory.items()}  # a max pool has none
-        optional = {key: getattr(self, key) for key in ("accuracy", "score", "frontier", "advice", "machine")}
+        optional = {key: getattr(self, key) for key in ("accuracy", "score", "frontier", "advice")}
         data = {
             "schema_version": SCHEMA_VERSION,
             "source": self.source,
@@ -310,7 +308,6 @@ def energy_report(
         twin_json(twin, counts, first_layer(program, counts)),
         samples,
         neurobench_fields(program, counts),
-        made.machine,
         placement_json(chip, messages, counts.batch),
         itemised(net, of_net, twin),
         sensitivity(net, of_net, twin),

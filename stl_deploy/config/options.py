@@ -365,7 +365,6 @@ class EnergyOptions:
     )
     input_coding: str | None = option(None, "Kind of input values: spikes, graded or analog.", choices="codings")
     input_grid: int | None = input_grid_option()
-    measure: bool = option(False, "Also read this machine's energy counters under ONNX Runtime.", "--measure")
     step_time: Mapping[str, float] = mapping(
         "Measured seconds of one time step on a chip, as in loihi1=66e-6; repeatable.",
         metavar="CHIP=S",
@@ -385,7 +384,6 @@ class EnergyKeywords(TypedDict, total=False):
     prices: tuple[str, ...]
     input_coding: str | None
     input_grid: int | None
-    measure: bool
     step_time: Mapping[str, float]
     margin: float | None
     processes: int

@@ -20,13 +20,12 @@ from stl_deploy.energy.models.frontier import advise
 from stl_deploy.energy.models.grid import quoted
 from stl_deploy.energy.paired import MARGIN, MetricScore, check_margin
 from stl_deploy.energy.prices.chip import CORES, PLACED_ON, Checked, OnChip
-from stl_deploy.energy.prices.machine import MachineEnergy, measure_machine
 from stl_deploy.energy.prices.price_list import middle
 from stl_deploy.errors import InputError, UnsupportedError
 from stl_deploy.exporters.netx.chain import read_chain, refusals
 from stl_deploy.exporters.netx.placement import RESOURCES, load_chips, place
 from stl_deploy.exporters.netx.target import Netx
-from stl_deploy.exporters.targets import find_format, find_runner, findings, make_options
+from stl_deploy.exporters.targets import find_format, findings, make_options
 from stl_deploy.exporters.verilog.devices import DEVICES
 from stl_deploy.exporters.verilog.fits import too_large
 from stl_deploy.exporters.verilog.target import VerilogFormat, VerilogOptions
@@ -35,7 +34,6 @@ from stl_deploy.graph.findings import Finding, from_error
 from stl_deploy.graph.program import CAPTURED, MATRICES, Program
 from stl_deploy.graph.readout import no_classes, readout_of, require_classes
 from stl_deploy.graph.run import CHUNK, NetworkInput, match_inputs, run
-from stl_deploy.pipeline.artifacts import open_runner
 from stl_deploy.pipeline.network_input import on_declared_grid
 from stl_deploy.pipeline.results import Metric, name_of, score_of
 from stl_deploy.pipeline.tradeoff import TradeoffPoint, changes
@@ -81,7 +79,6 @@ def energy(
         labels=labels,
         twin=twin,
         processes=options.processes,
-        machine=_on_this_machine(program, x) if options.measure else None,
         chip=on_loihi(program),
         checked=checked(program, x, options.step_time),
         step_time=options.step_time,
@@ -169,12 +166,6 @@ def _matrices(program: Program) -> Iterator[str]:
                 f"Layer '{name}' is a matrix with {times:,g} times the MACs of the operation that it stands for: its "
                 "synops, its dense MACs and the ANN's are too many by about that factor."
             )
-
-
-def _on_this_machine(program: Program, x: NetworkInput) -> MachineEnergy:
-    runner = open_runner(find_runner("onnx"), program, program)
-    runner.run(x)
-    return measure_machine(lambda: runner.run(x), leading(x)[1])
 
 
 MOST = 8 * CORES

@@ -222,15 +222,6 @@ def test_a_graph_s_own_dialect_is_said(tmp_path: Path) -> None:
     assert energy(ours, Path(x)).assumptions[0] == "Dialect: as the graph's metadata declare."
 
 
-def test_this_machine_is_measured_or_said_not_to_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    net, x = write(tmp_path, spikes())
-    assert main(["energy", net, "-i", x, "--measure", "--json"]) == 0
-    shown = capsys.readouterr()
-    found = json.loads(shown.out)["machine"]
-    assert (found["joules_per_sample"] is None) == (found["label"] == "not measured") == ("not measured:" in shown.err)
-    assert found["joules_per_sample"] != 0
-
-
 def test_a_report_of_anyone_s_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     net, x = write(tmp_path, spikes(), y=np.zeros(5, np.int64))
     assert main(["report", net, "-i", x, "-o", str(tmp_path / "out"), "--json"]) == 0

@@ -94,14 +94,6 @@ def summary(report: EnergyReport) -> list[str]:
     lines += [f"ANN twin, zeros skipped: {skipped} of {twin['macs_dense']:,.0f} MACs ({twin['label']})"]
     lines += [report.spread] if report.spread else []
     lines += _placed(data["placement"])
-    if report.machine is not None:
-        measured = report.machine.joules_per_sample
-        shown = (
-            f"not measured: {report.machine.reason}"
-            if measured is None
-            else f"{with_unit(measured, 'J')} per sample (measured)"
-        )
-        lines += [f"this machine's CPU, ONNX Runtime: {shown}"]
     return [*lines, *_limits(data["break_even"])]
 
 
