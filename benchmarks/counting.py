@@ -65,7 +65,7 @@ def make(network: Network, config: RunConfig) -> Program:
     return folded_program(network, config, 255, True)
 
 
-def measure(program: Program, steps: int, samples: int, rounds: int, processes: int = 1) -> dict[str, Any]:
+def measure(program: Program, steps: int, samples: int, rounds: int) -> dict[str, Any]:
     """Times and peaks of memory, JSON-ready; ``ratio``: counting over running, medians."""
     before = os.getloadavg()[0]
     kept = list(parts(program, steps, samples))
@@ -75,9 +75,6 @@ def measure(program: Program, steps: int, samples: int, rounds: int, processes: 
             run(program, x)
 
     contenders = {RUN: only_run, COUNT: lambda: count_stream(program, kept, "spikes")}
-    together = f"{COUNT}, {processes} processes"
-    if processes > 1:
-        contenders[together] = lambda: count_stream(program, kept, "spikes", processes=processes)
     times = interleave(contenders, rounds)
     middle = {name: statistics.median(seconds) for name, seconds in times.items()}
     kept.clear()
@@ -163,14 +160,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--samples", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--processes", type=int, default=1, help="count in so many, too")
     parser.add_argument("-o", "--output", type=Path, help="folder for counting-speed.json and counting-speed.md")
     arguments = parser.parse_args()
     config = load_config("mnist")
     torch.manual_seed(0)
     program = make(Network(config, (1, 28, 28), 10).eval(), config)
     print(f"{arguments.samples:,} images ...", file=sys.stderr, flush=True)
-    data = measure(program, config.time_steps, arguments.samples, arguments.rounds, arguments.processes)
+    data = measure(program, config.time_steps, arguments.samples, arguments.rounds)
     data["verbs"] = verbs(arguments.samples, arguments.rounds)
     data["load"].append(os.getloadavg()[0])
     print(table(data))

@@ -213,7 +213,6 @@ def measure_energy(
     labels: NDArray[Any] | None = None,
     margin: float = MARGIN,
     chunk: int = CHUNK,
-    processes: int = 1,
     **context: Unpack[ContextKeywords],
 ) -> EnergyReport:
     """Run ``program`` on ``x`` ``[T, B, *input shape]``, count its activity exactly, and price the counts.
@@ -224,7 +223,7 @@ def measure_energy(
         input_coding: ``spikes``, ``graded`` or ``analog``; default: the graph's metadata, else the data.
         labels: ``[B]``, for the spread over samples by class; per-step labels ``[B, T]`` give no ratio.
         margin: Percentage points by which the SNN may be less accurate than its twin and still count as equal.
-        chunk: Samples per run in each of the ``processes`` processes.
+        chunk: Samples per run.
         context: Fields of `stl_deploy.energy.context.Context`.
 
     Raises:
@@ -236,7 +235,7 @@ def measure_energy(
     share, lists = check_margin(margin), made.price_lists()
     arrays = match_inputs(program, x)
     coding = resolve_coding(program, arrays.values(), input_coding)
-    counter = count_stream(program, split(arrays, labels, chunk), coding.value, processes=processes, chunk=chunk)
+    counter = count_stream(program, split(arrays, labels, chunk), coding.value, chunk=chunk)
     return energy_report(
         program,
         counter.counts(),

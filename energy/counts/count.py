@@ -6,13 +6,9 @@ structural fan-out. All counts are integers; the network runs once.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from math import prod, sqrt
-from multiprocessing import get_context
 from typing import Any, TypeGuard
 from weakref import ref
 
@@ -237,43 +233,9 @@ class ActivityCounter:
             firing.spikes += int(by_sample.sum())
             self._follow("spikes", by_sample)
 
-    def merge(self, other: ActivityCounter) -> None:
-        """Add the counts of another counter of the same Program; raise InputError for another T."""
-        self._same_steps(other._steps)
-        for name, taps in self._taps.items():
-            taps.positions += other._taps[name].positions
-            taps.binary = taps.binary and other._taps[name].binary
-            if taps.carried is not None and (more_spikes := other._taps[name].carried) is not None:
-                taps.carried += more_spikes
-            if taps.repeating is not None and (more_repeating := other._taps[name].repeating) is not None:
-                taps.repeating += more_repeating
-            for cells, more_cells in zip(taps.cells or (), other._taps[name].cells or (), strict=True):
-                cells += more_cells
-        for name, firing in self._firing.items():
-            more = other._firing[name]
-            firing.touched += more.touched
-            firing.places = max(firing.places, more.places)
-            firing.spikes += more.spikes
-            firing.events += more.events
-        for name, counted in self._products.items():
-            for key, count in vars(other._products[name]).items():
-                if key != "op":
-                    setattr(counted, key, getattr(counted, key) + count)
-        self.samples.join(other.samples)
-        if other.right is not None:
-            self.right = other.right if self.right is None else np.concatenate([self.right, other.right])
-        for name in self._repeating:
-            self._repeating[name] += other._repeating[name]
-        self._still += other._still
-        self._steps = other._steps
-        self._batch += other._batch
-
-    def _same_steps(self, steps: int) -> None:
+    def _end_chunk(self, steps: int, batch: int) -> None:
         if self._batch and steps != self._steps:
             raise InputError(f"expected activity of one T for all, {self._steps} steps as before; found {steps}")
-
-    def _end_chunk(self, steps: int, batch: int) -> None:
-        self._same_steps(steps)
         for node in populations(self._program):
             reached = arrived(self._program, node, self._masks)
             self._firing[node.name].touched += how_many(reached)
@@ -443,10 +405,14 @@ class Samples:
     """Spread of each measure over all samples and per class (labels ``[B]``, not per step)."""
 
     def __init__(self, labels: NDArray[Any] | None = None) -> None:
-        self._labels = None if labels is None or labels.ndim > 1 else labels
-        self._seen = 0
         self.overall = dict.fromkeys(MEASURES, Spread())
         self.by_class: dict[int, dict[str, Spread]] = {}
+        self.expect(labels)
+
+    def expect(self, labels: NDArray[Any] | None) -> None:
+        """Take the labels of the samples to come."""
+        self._labels = None if labels is None or labels.ndim > 1 else labels
+        self._seen = 0
 
     def add(self, values: Mapping[str, Ints]) -> None:
         """Add the next samples, in order: one integer per sample for each measure."""
@@ -459,13 +425,6 @@ class Samples:
                 known = self.by_class.setdefault(int(label), dict.fromkeys(MEASURES, Spread()))
                 self.by_class[int(label)] = {name: known[name].add(values[name][chosen]) for name in MEASURES}
         self._seen += count
-
-    def join(self, other: Samples) -> None:
-        """Add the samples of another counter."""
-        self.overall = {name: spread.join(other.overall[name]) for name, spread in self.overall.items()}
-        for label, spreads in other.by_class.items():
-            known = self.by_class.setdefault(label, dict.fromkeys(MEASURES, Spread()))
-            self.by_class[label] = {name: known[name].join(spreads[name]) for name in MEASURES}
 
     def as_dict(self) -> dict[str, Any]:
         """Return the energy JSON's ``per_sample`` and, with labels, ``per_class``."""
@@ -483,25 +442,24 @@ Part = tuple[Arrays, NDArray[Any] | None]
 """Samples ``[T, B, *shape]`` and their labels ``[B]``, or None."""
 
 
-def count_stream(
-    program: Program, parts: Iterable[Part], coding: InputCoding, *, processes: int = 1, chunk: int = 64
-) -> ActivityCounter:
+def count_stream(program: Program, parts: Iterable[Part], coding: InputCoding, *, chunk: int = 64) -> ActivityCounter:
     """Run and count each part; the counts equal those of one run over all samples.
 
-    ``parts`` is read as it is needed: at most two parts for each process are in memory. Results do not
-    depend on ``processes``. Raises InputError for parts of different T, none at all, or fewer than one process.
+    ``parts`` is read as it is needed. Raises InputError for parts of different T, or none at all.
     """
-    if processes < 1:
-        raise InputError(f"expected 1 process or more; found {processes}")
-    whole = ActivityCounter(program, coding)
-    counters = _in_turn if processes == 1 else _at_once
+    counter = ActivityCounter(program, coding)
+    right = []
     seen = False
-    for counter in counters(program, iter(parts), coding, processes, chunk):
-        whole.merge(counter)
+    for x, labels in parts:
+        counter.samples.expect(labels)
+        decided = decided_right(program, run(program, x, observe=counter, chunk=chunk), labels)
+        if decided is not None:
+            right.append(decided)
         seen = True
     if not seen:
         raise InputError("no samples to count")
-    return whole
+    counter.right = np.concatenate(right) if right else None
+    return counter
 
 
 def split(arrays: Mapping[str, NDArray[Any]], labels: NDArray[Any] | None, size: int) -> Iterator[Part]:
@@ -510,31 +468,3 @@ def split(arrays: Mapping[str, NDArray[Any]], labels: NDArray[Any] | None, size:
     for start in range(0, batch, size):
         part = slice(start, start + size)
         yield {name: x[:, part] for name, x in arrays.items()}, None if labels is None else labels[part]
-
-
-def _in_turn(
-    program: Program, parts: Iterator[Part], coding: InputCoding, _processes: int, chunk: int
-) -> Iterator[ActivityCounter]:
-    for part in parts:
-        yield _count(program, part, coding, chunk)
-
-
-def _at_once(
-    program: Program, parts: Iterator[Part], coding: InputCoding, processes: int, chunk: int
-) -> Iterator[ActivityCounter]:
-    waiting: deque[Future[ActivityCounter]] = deque()
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        # two a process: one at work and one waiting, so that none idles and memory stays bounded
-        for part in islice(parts, 2 * processes):
-            waiting.append(pool.submit(_count, program, part, coding, chunk))
-        while waiting:
-            yield waiting.popleft().result()
-            for part in islice(parts, 1):
-                waiting.append(pool.submit(_count, program, part, coding, chunk))
-
-
-def _count(program: Program, part: Part, coding: InputCoding, chunk: int) -> ActivityCounter:
-    x, labels = part
-    counter = ActivityCounter(program, coding, labels)
-    counter.right = decided_right(program, run(program, x, observe=counter, chunk=chunk), labels)
-    return counter

@@ -78,9 +78,13 @@ def energy(
     if points_at or len(sources) > 1:
         from stl_deploy.verbs.weighing import tradeoff
 
-        given = {"--prices": options.prices, "--processes": options.processes != 1}
-        given |= {"--step-time": options.step_time, "--frontier": frontier, "--metric": metric}
-        if wrong := [option for option, is_given in given.items() if is_given]:
+        given = (
+            ("--prices", options.prices),
+            ("--step-time", options.step_time),
+            ("--frontier", frontier),
+            ("--metric", metric),
+        )
+        if wrong := [option for option, is_given in given if is_given]:
             raise InputError(f"{wrong[0]} is for the energy of one network; omit it when comparing accuracy and energy")
         sweep = tradeoff(
             sources, input_file, points_at, options, dialect=dialect, ann=ann, output=output, say=console()

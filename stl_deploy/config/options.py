@@ -375,7 +375,6 @@ class EnergyOptions:
     margin: float | None = option(
         None, "Largest accuracy difference to the ANN that counts as equal, in points (0.5).", metavar="POINTS"
     )
-    processes: int = option(1, "Count in N processes.", metavar="N")
 
 
 class EnergyKeywords(TypedDict, total=False):
@@ -386,7 +385,6 @@ class EnergyKeywords(TypedDict, total=False):
     input_grid: int | None
     step_time: Mapping[str, float]
     margin: float | None
-    processes: int
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -78,7 +78,6 @@ def energy(
         source=source,
         labels=labels,
         twin=twin,
-        processes=options.processes,
         chip=on_loihi(program),
         checked=checked(program, x, options.step_time),
         step_time=options.step_time,

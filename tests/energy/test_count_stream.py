@@ -1,4 +1,4 @@
-"""Parts, processes and one run: the same counts."""
+"""Parts and one run: the same counts."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_parts_count_as_one_run_does(data: st.DataObject) -> None:
     assert streamed.samples.as_dict() == whole.samples.as_dict()
 
 
-def test_processes_change_nothing_and_parts_are_read_as_needed() -> None:
+def test_parts_are_read_as_needed() -> None:
     program, x = net("spikes"), arrays("spikes")["x"]
     taken = 0
 
@@ -44,20 +44,16 @@ def test_processes_change_nothing_and_parts_are_read_as_needed() -> None:
             taken += 1
             yield x * (number % 2), np.full(3, number)
 
-    alone = count_stream(program, parts(), "spikes")
+    counter = count_stream(program, parts(), "spikes")
     assert taken == 7
-    both = count_stream(program, parts(), "spikes", processes=2)
-    assert both.counts() == alone.counts()
-    assert both.samples.as_dict() == alone.samples.as_dict()
-    assert both.counts().batch == 21
+    assert counter.counts().batch == 21
+    assert sorted(counter.samples.by_class) == [*range(7)]
 
 
 def test_what_cannot_be_streamed() -> None:
     program, x = net("spikes"), arrays("spikes")["x"]
     with pytest.raises(InputError, match="no samples"):
         count_stream(program, [], "spikes")
-    with pytest.raises(InputError, match="expected 1 process or more; found 0"):
-        count_stream(program, [(x, None)], "spikes", processes=0)
     with pytest.raises(InputError, match="expected activity of one T for all, 4 steps as before; found 2"):
         count_stream(program, [(x, None), (x[:2], None)], "spikes")
 

@@ -255,7 +255,7 @@ def test_a_net_of_very_many_cores_is_not_placed() -> None:
     assert on_loihi(net).reason == "1,025 cores of Loihi 1 would be needed, and more than 1,024 are not looked at"
 
 
-def test_messages_do_not_depend_on_chunks_or_processes() -> None:
+def test_messages_do_not_depend_on_chunks() -> None:
     net = two_layers()
     x = spikes(net, steps=4, batch=7)
     chip = on_loihi(net)

@@ -267,7 +267,6 @@ def test_validate_prints_every_error(capsys: pytest.CaptureFixture[str]) -> None
             ["--prices", "bad.toml"],
             "'mac': expected as value a number from 0 up, or a range [low, high]; found -1",
         ),
-        (spikes(), ["--processes", "0"], "expected 1 process or more; found 0"),
         (spikes(), ["--ann", "."], "expected a run folder written by 'stl-deploy train'"),
     ],
 )
