@@ -52,7 +52,7 @@ F = np.float32
 SAMPLES = 32
 """Samples that each contender computes in its turn, one by one."""
 NATIVE, PORTABLE = "C, -O3 -march=native", "C, -O3"
-FLOAT, INTEGER, INT8, EAGER = "ORT, float", "ORT, integer", "ORT, int8", "torch eager"
+FLOAT, INTEGER, EAGER = "ORT, float", "ORT, integer", "torch eager"
 SNNTORCH = "snnTorch"
 ROOT = Path(__file__).parents[1]
 BUILDS = {NATIVE: ("-O3", "-march=native"), PORTABLE: ("-O3",)}
@@ -198,7 +198,7 @@ def contenders(program: Program, x: NDArray[Any], folder: Path) -> dict[str, Con
                 raise SystemExit(f"{name} does not compute what its integers say")
         made[name] = call, samples
     inputs = [np.ascontiguousarray(x[:, i : i + 1]) for i in range(x.shape[1])]
-    for name, precision in ((FLOAT, "float32"), (INTEGER, "integer"), (INT8, "int8")):
+    for name, precision in ((FLOAT, "float32"), (INTEGER, "integer")):
         path = folder / f"{precision}.onnx"
         try:
             export_onnx(program, path, precision=precision, record=False)  # type: ignore[arg-type]
@@ -312,7 +312,7 @@ pooling.
 
 def table(data: Mapping[str, Any]) -> str:
     """Markdown."""
-    names = [*BUILDS, FLOAT, INTEGER, INT8, EAGER]
+    names = [*BUILDS, FLOAT, INTEGER, EAGER]
     names += [SNNTORCH] if any(SNNTORCH in row["seconds"] for row in data["rows"]) else []
     lines = ["# The C target's speed", "", "Made by `python -m benchmarks.c_speed` ([what is compared](../c.md)).", ""]
     lines += ["| network | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
@@ -336,7 +336,7 @@ def plot(data: Mapping[str, Any], folder: Path) -> None:
     with mpl.rc_context({"svg.hashsalt": "stl-deploy", "svg.fonttype": "none", "font.size": 8}):
         figure = Figure(figsize=(5, 2.8), layout="constrained")
         axes = figure.subplots()
-        for name in (*BUILDS, FLOAT, INTEGER, INT8):
+        for name in (*BUILDS, FLOAT, INTEGER):
             axes.plot(list(rows), [1e6 * fmean(row["seconds"][name]) for row in rows.values()], "o-", label=name)
         axes.set(xlabel="spikes in what arrives, %", ylabel="µs a sample of 4 steps", ylim=(0, None), xlim=(0, None))
         axes.legend(frameon=False, ncols=2)

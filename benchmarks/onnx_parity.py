@@ -1,7 +1,7 @@
 """ONNX Runtime against the reference run, spike by spike: python -m benchmarks.onnx_parity RUN... --data DIR
 
 Trained runs, a residual and a recurrent network, and the paper's MNIST net, each on the exact grid and with its weights
-as they are, in both ONNX forms, with sums in integers and in float64, and with int8 weights. Every file meets a
+as they are, in both ONNX forms, with sums in integers and in float64. Every file meets a
 reference that computes as it does. Prints the table, and for each run that differs the first spike that does in each
 layer, with its potential's distance from the threshold.
 """
@@ -23,7 +23,7 @@ import numpy as np
 from benchmarks import nets
 from stl_deploy.config.options import OnnxForm, Precision
 from stl_deploy.errors import InputError, StlDeployError
-from stl_deploy.exporters.onnx import OnnxModel, export_onnx, to_int8
+from stl_deploy.exporters.onnx import OnnxModel, export_onnx
 from stl_deploy.exporters.onnx.runtime import onnxruntime
 from stl_deploy.graph.compare import NodeParity, Tally, compare
 from stl_deploy.graph.exact import prove_exact
@@ -42,9 +42,8 @@ HEADER = (
     "differ",
     "within 4 ulp of θ",
 )
-INT8_HEADER = ("network", "weights", "float32 file", "int8 file", "of its size", "same spikes", "accuracy", "with int8")
 _FILES: Mapping[str, Sequence[tuple[Precision, OnnxForm]]] = {
-    nets.GRID: (("float32", "sequence"), ("float32", "step"), ("integer", "sequence"), ("int8", "sequence")),
+    nets.GRID: (("float32", "sequence"), ("float32", "step"), ("integer", "sequence")),
     nets.FLOAT: (("float32", "sequence"), ("float32", "step"), ("exact", "step")),
 }
 _AS_IT_IS: Sequence[Precision] = ("float32", "integer")
@@ -129,9 +128,8 @@ def _file(program: Program, precision: Precision, form: OnnxForm, folder: Path, 
     """near: what watches the run of ``program`` as it is."""
     path = folder / f"{precision}-{form}.onnx"
     export_onnx(program, path, form=form, precision=precision)
-    own = to_int8(program)[0] if precision == "int8" else program
     near = near if precision in _AS_IT_IS else UlpMargins()
-    return _File(precision, form, own, OnnxModel.load(path, threads=1), near)
+    return _File(precision, form, program, OnnxModel.load(path, threads=1), near)
 
 
 def _first(node: NodeParity) -> dict[str, Any]:
@@ -141,7 +139,7 @@ def _first(node: NodeParity) -> dict[str, Any]:
 
 
 def table(measured: dict[str, Any]) -> str:
-    """Markdown: the parity, where spikes moved, and what int8 costs."""
+    """Markdown: the parity, and where spikes moved."""
     lines = ["# ONNX Runtime against the reference run", "", "Made by `python -m benchmarks.onnx_parity`.", ""]
     lines += ["Least rate: spikes per neuron and step of the layer that fires least.", ""]
     lines += [_line(HEADER), _line(["---"] * len(HEADER))]
@@ -163,19 +161,7 @@ def table(measured: dict[str, Any]) -> str:
     ]
     title = "The first spike that differs, in the first layer that has one (every layer's: onnx-parity.json):"
     where = ["", title, "", *moved] if moved else ["", "No spike differs."]
-    return "\n".join([*lines, *where, "", *_int8_table(measured["rows"])]) + "\n"
-
-
-def _int8_table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    lines = [_line(INT8_HEADER), _line(["---"] * len(INT8_HEADER))]
-    floats = {(row["network"], row["sums"], row["form"]): row for row in rows if row["precision"] == "float32"}
-    for row in (row for row in rows if row["precision"] == "int8"):
-        whole = floats[row["network"], row["sums"], row["form"]]
-        sizes = [f"{each['bytes'] / 1e6:.2f} MB" for each in (whole, row)]
-        accuracies = ["-" if each["accuracy"] is None else f"{each['accuracy']:.2%}" for each in (whole, row)]
-        share = f"{row['bytes'] / whole['bytes']:.0%}"
-        lines.append(_line([row["network"], row["weights"], *sizes, share, f"{row['agreement']:.2%}", *accuracies]))
-    return lines
+    return "\n".join([*lines, *where]) + "\n"
 
 
 def _line(cells: Sequence[str]) -> str:

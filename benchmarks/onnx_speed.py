@@ -52,8 +52,8 @@ train: {epochs: 1}
 """
 MODEL, FOLDED = "torch, the model", "torch, folded"
 BLOCKS = "torch, compiled blocks"
-SCAN, UNROLLED, STEP, INTEGER, INT8 = "ORT, Scan", "ORT, unrolled", "ORT, step by step", "ORT, integer", "ORT, int8"
-CONTENDERS = (MODEL, FOLDED, BLOCKS, SCAN, UNROLLED, STEP, INTEGER, INT8)
+SCAN, UNROLLED, STEP, INTEGER = "ORT, Scan", "ORT, unrolled", "ORT, step by step", "ORT, integer"
+CONTENDERS = (MODEL, FOLDED, BLOCKS, SCAN, UNROLLED, STEP, INTEGER)
 _MIB = 2**20
 
 
@@ -95,9 +95,8 @@ def _contenders(
     for form in ("sequence", "step"):
         export_onnx(program, folder / f"{form}.onnx", form=form, record=False)
     scan, step = (OnnxModel.load(folder / f"{form}.onnx", threads=threads) for form in ("sequence", "step"))
-    export_onnx(program, folder / "int8.onnx", precision="int8", record=False)
     export_onnx(program, folder / "integer.onnx", precision="integer", record=False)
-    int8, integer = (OnnxModel.load(folder / f"{name}.onnx", threads=threads) for name in ("int8", "integer"))
+    integer = OnnxModel.load(folder / "integer.onnx", threads=threads)
     export_onnx(program, folder / "flat.onnx", form="unrolled", steps=config.time_steps, batch=batch, record=False)
     flat = OnnxModel.load(folder / "flat.onnx", threads=threads)
     rng = np.random.default_rng(0)
@@ -128,7 +127,6 @@ def _contenders(
         UNROLLED: lambda: flat.run(x).y,
         STEP: stepped,
         INTEGER: lambda: integer.run(x).y,
-        INT8: lambda: int8.run(x).y,
     }
     expected = calls[SCAN]()
     for name in (FOLDED, UNROLLED, STEP, INTEGER):

@@ -73,7 +73,6 @@ SLOW_FILES = (
     "exporters/nir/test_conformance_kit.py",
     "exporters/nir/test_golden.py",
     "exporters/onnx/test_exact.py",
-    "exporters/onnx/test_int8.py",
     "exporters/onnx/test_parity.py",
     "exporters/onnx/test_telemetry.py",
 )

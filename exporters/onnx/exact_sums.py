@@ -23,12 +23,13 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from stl_deploy.exporters.onnx.int8 import spikes_arrive
 from stl_deploy.exporters.onnx.scope import Planes, Scope
 from stl_deploy.graph.exact import MANTISSA_BITS, Grid, fraction_bits, grids
-from stl_deploy.graph.program import Conv, Floats, Linear, Pool, Program, Shape
+from stl_deploy.graph.program import Conv, Floats, Linear, Node, Operand, Pool, Program, Shape, is_binary
 
 MANY_TAPS = 256
+_MOST_SPIKES = 127
+"""Sums of so many spikes may arrive."""
 _MOST_PLANES = 3
 """24 bits and a sign, at most."""
 _MOST_FRACTION_BITS = 100
@@ -102,11 +103,27 @@ def _product(scope: Scope, node: Linear | Conv, spikes: str, kept: Planes) -> st
 
 def _suits(program: Program, node: Linear | Conv, known: Mapping[str, Grid | None]) -> bool:
     grid, taps = known.get(node.name), node.weight[0].size
-    if grid is None or grid.bits > MANTISSA_BITS or not spikes_arrive(program, node, known):
+    if grid is None or grid.bits > MANTISSA_BITS or not _spikes_arrive(program, node, known):
         return False
     if abs(fraction_bits(node.weight)) > _MOST_FRACTION_BITS or taps > _MOST_TAPS:
         return False
     return isinstance(node, Linear) or (node.groups == 1 and taps >= MANY_TAPS)
+
+
+def _spikes_arrive(program: Program, node: Node, known: Mapping[str, Grid | None]) -> bool:
+    """Return whether the input is spikes, or sums of at most 127 of them, by the graph's structure alone."""
+    if not all(_from_spikes(program, source) for source in node.operands):
+        return False
+    bounds = [known.get(source.node) for source in node.operands]
+    return sum(np.inf if grid is None else grid.bound for grid in bounds) <= _MOST_SPIKES
+
+
+def _from_spikes(program: Program, source: Operand) -> bool:
+    if is_binary(program, source.node):
+        return True
+    node = program.by_name[source.node]
+    pooled = getattr(node, "divisor", None) == 1
+    return pooled and all(is_binary(program, inner.node) for inner in node.operands)
 
 
 def double_sum(scope: Scope, node: Linear | Conv | Pool, x: str) -> str:

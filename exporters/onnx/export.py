@@ -1,8 +1,8 @@
 """Export a Program to ONNX: one step, or all in one call, with neurons and loops in a Scan or unrolled.
 
 Opset 13 (ONNX 1.8) is the oldest in which every operator used has its present form: axes of Squeeze and sizes of Split
-as inputs, quantisation along an axis, GreaterOrEqual on floats. Sequences of any B need 15 (ONNX 1.10), for Shape of
-some axes. Later ones compute the same.
+as inputs, GreaterOrEqual on floats. Sequences of any B need 15 (ONNX 1.10), for Shape of some axes. Later ones compute
+the same.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from stl_deploy.errors import InputError
 from stl_deploy.exporters.onnx.cells import cell_step, neuron_step
 from stl_deploy.exporters.onnx.exact_sums import MANY_TAPS, to_planes
 from stl_deploy.exporters.onnx.foreign import nodes
-from stl_deploy.exporters.onnx.int8 import to_int8
 from stl_deploy.exporters.onnx.interface import Interface, StateTensor
 from stl_deploy.exporters.onnx.scope import Lead, Scope, floats, numbers
 from stl_deploy.exporters.onnx.states import Past, State, States, Unrolled, choose, shift
@@ -61,8 +60,8 @@ def export_onnx(
             ``steps`` steps. ``step``: one time step ``[B, *shape]``, every state an input ``state__<node>__<kind>``
             and an output ``next__<node>__<kind>``.
         precision: Of the synapses. ``exact`` adds in float64 and rounds once, like ``run(..., double=True)``, for
-            weights off the grid. ``int8`` stores 8-bit weights: the file computes `to_int8` of the Program. ``integer``
-            multiplies spikes by 8-bit planes where that gives the bits of ``float32`` (see `exact_sums`).
+            weights off the grid. ``integer`` multiplies spikes by 8-bit planes where that gives the bits of ``float32``
+            (see `exact_sums`).
         steps: T, for runtimes that take static shapes; None: any.
         batch: B; None: any.
         opset: Version of the standard operators; None: the lowest that has them, 13 or 15.
@@ -71,14 +70,13 @@ def export_onnx(
         external_above: Bytes of weights above which they go to a file beside the model.
 
     Raises:
-        InputError: For an unknown form, precision or opset, sizes that the form does not take, int8 without weights,
-            ``integer`` without integer sums, or a folder that cannot be written.
+        InputError: For an unknown form, precision or opset, sizes that the form does not take, ``integer``
+            without integer sums, or a folder that cannot be written.
         UnsupportedError: For a delay that is too long.
     """
     require_one_of(form, OnnxForm, named("form"))
     require_one_of(precision, Precision, named("precision"))
     _check_sizes(form, steps, batch)
-    program, weights = to_int8(program) if precision == "int8" else (program, {})
     planes = to_planes(program) if precision == "integer" else {}
     if precision == "integer" and not planes:
         raise InputError(
@@ -87,7 +85,7 @@ def export_onnx(
             + "export it without "
             + remedy(cli="--integer", python="precision='integer'")
         )
-    scope = Scope(double=precision == "exact", int8=weights, planes=planes)
+    scope = Scope(double=precision == "exact", planes=planes)
     names = _reserve(scope, program)
     lead = Lead(scope, steps, batch, names[program.inputs[0].name])
     model = _model(program, names, lead, form, precision, record, provenance or {})

@@ -10,24 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto, ValueInfoProto, helper, numpy_helper
 
-from stl_deploy.graph.program import Conv, Floats, Linear
+from stl_deploy.graph.program import Conv, Linear
 
 Array = NDArray[np.float32] | NDArray[np.bool_] | NDArray[np.int8] | NDArray[np.uint8] | NDArray[np.integer[Any]]
 Dims = Sequence[int | str]
 SMALL = 2**16
 """Bytes of an array that a body may keep."""
-
-
-@dataclass(frozen=True, eq=False)
-class Int8Weight:
-    """A weight as ``scale · values``: one scale, a power of two, for each output (the first axis).
-
-    spikes: what arrives are integers from 0 to 127, so it may be kept as uint8.
-    """
-
-    values: NDArray[np.int8]
-    scale: Floats
-    spikes: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,22 +55,20 @@ class Scope:
         outer: Scope | None = None,
         *,
         double: bool = False,
-        int8: Mapping[str, Int8Weight] | None = None,
         planes: Mapping[str, Planes] | None = None,
         keeps_small: bool = False,
     ) -> None:
-        """double: synapses and pools add up in float64. int8, planes: weights to be kept so, by node.
+        """double: synapses and pools add up in float64. planes: weights to be kept so, by node.
 
         keeps_small: arrays of at most `SMALL` bytes stay in this body. ONNX Runtime loads a body in time in proportion
         to its nodes times the values from outside that it reads.
         """
         self.double = double
-        self.int8: Mapping[str, Int8Weight] = int8 or {}
         self.planes: Mapping[str, Planes] = planes or {}
         self.values, self.labels = Names(), Names()
         self.weights: dict[str, Array] = {}
         if outer is not None:  # a body shares its outer graph's names and arrays, and writes its layers as that does
-            self.double, self.int8, self.planes = outer.double, outer.int8, outer.planes
+            self.double, self.planes = outer.double, outer.planes
             self.values, self.labels, self.weights = outer.values, outer.labels, outer.weights
         self._small: dict[str, Array] | None = {} if keeps_small else None
         self._labelled: dict[str, tuple[str, Array]] = {} if outer is None or keeps_small else outer._labelled

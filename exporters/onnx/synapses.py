@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 
 from stl_deploy.exporters.onnx.exact_sums import double_sum, integer_conv, integer_linear
-from stl_deploy.exporters.onnx.int8 import int8_conv_inputs, int8_linear
 from stl_deploy.exporters.onnx.scope import Lead, Scope
 from stl_deploy.graph import program as ir
 from stl_deploy.graph.program import Shape
@@ -61,8 +60,6 @@ def _linear(scope: Scope, node: ir.Linear, x: str, lead: Lead | None) -> str:
 def _product(scope: Scope, node: ir.Linear, x: str) -> str:
     if scope.double:
         return double_sum(scope, node, x)
-    if node.name in scope.int8:
-        return int8_linear(scope, node, x, scope.int8[node.name])
     if node.name in scope.planes:
         return integer_linear(scope, node, x, scope.planes[node.name])
     operands = [x, scope.weight(f"{node.name}.weight", node.weight), *scope.bias(node)]
@@ -75,12 +72,8 @@ def _conv(scope: Scope, node: ir.Conv, x: str, lead: Lead | None) -> str:
         return _unfold(scope, node, double_sum(scope, node, x), lead)
     if node.name in scope.planes:
         return _unfold(scope, node, integer_conv(scope, node, x, scope.planes[node.name]), lead)
-    if node.name in scope.int8:
-        operands = int8_conv_inputs(scope, node, x, scope.int8[node.name])
-    else:
-        operands = [x, scope.weight(f"{node.name}.weight", node.weight)]
     window = _window(node, node.weight.shape[2:])
-    inputs = [*operands, *scope.bias(node)]
+    inputs = [x, scope.weight(f"{node.name}.weight", node.weight), *scope.bias(node)]
     y = scope.op("Conv", inputs, node.name, dilations=node.dilation, group=node.groups, **window)
     return _unfold(scope, node, y, lead)
 

@@ -14,7 +14,6 @@ from stl_deploy.errors import InputError
 from stl_deploy.exporters.nir.target import Reference
 from stl_deploy.exporters.onnx.exact_sums import to_planes
 from stl_deploy.exporters.onnx.export import export_onnx
-from stl_deploy.exporters.onnx.int8 import to_int8
 from stl_deploy.exporters.onnx.model import OnnxModel, OnnxStream
 from stl_deploy.exporters.targets import Format, Network, Options, Runner, settings
 from stl_deploy.graph.check import ALL_NODES, check_sums
@@ -110,12 +109,9 @@ class OnnxRuntime(Runner):
         return self.file.run(x, record=tuple(self.file.interface.spikes) if record else (), chunk=CHUNK)
 
     def model(self, program: Program) -> Reference | None:
-        """Return the reference: one with float64 sums for such a file, or with the weights of an int8 one."""
-        match self.file.interface.precision:
-            case "exact":
-                return Reference(program, Options(), double=True, name="sums in float64")
-            case "int8":
-                return Reference(to_int8(program)[0], Options(), name="its int8 weights")
+        """Return the reference with float64 sums, for a file that has them."""
+        if self.file.interface.precision == "exact":
+            return Reference(program, Options(), double=True, name="sums in float64")
         return None
 
 

@@ -17,9 +17,9 @@ FoldDelays = Literal["keep", "steps"]
 ThresholdForm = Literal["folded", "per-neuron", "per-layer", "projected", "unrolled"]
 """The last two are folded, after `stl_deploy.integers.per_pixel` has made the thresholds foldable."""
 OnnxForm = Literal["sequence", "step", "unrolled"]
-Precision = Literal["float32", "exact", "int8", "integer"]
-"""``exact``: synaptic sums in float64, rounded once. ``int8``: weights of 8 bits. ``integer``: sums in integers, where
-that gives the bits of ``float32``."""
+Precision = Literal["float32", "exact", "integer"]
+"""``exact``: synaptic sums in float64, rounded once. ``integer``: sums in integers, where that gives the bits of
+``float32``."""
 Numbers = Literal["int", "float32"]
 Runtime = Literal["openvino", "tract", "emx", "iree"]
 """Runtimes of ONNX beside ONNX Runtime."""
@@ -179,7 +179,6 @@ class ExportOptions:
         of_target=True,
         switches={
             "exact": "onnx: sum in float64, for weights off the exact grid (slow).",
-            "int8": "onnx: 8-bit weights, about a quarter of the size.",
             "integer": "onnx: integer sums, same spikes; faster on processors with fast 8-bit products.",
         },
     )

@@ -57,7 +57,7 @@ def verify(
 
     against: an artifact's path, or the name of a backend. labels: ``[B]``, for accuracies. x is rounded to
     ``options.input_grid``; None: to the grid that an artifact was exported for, where that is another than the
-    program's. A file that computes something else on purpose, as an ONNX file with int8 weights, must equal the
+    program's. A file that computes something else on purpose, as an ONNX file with sums in float64, must equal the
     reference of that, and its difference from the program is reported. ``options.cflags``: of all that is compiled.
     Raises InputError for files that cannot be read or do not belong to the graph, ToolError if a tool fails.
     """

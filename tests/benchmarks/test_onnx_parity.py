@@ -29,13 +29,9 @@ def test_the_nets_spike_in_every_layer_and_are_proved_on_the_grid_alone(make):
     assert proved == {
         (nets.GRID, "float32"): True,
         (nets.GRID, "integer"): True,
-        (nets.GRID, "int8"): True,
         (nets.FLOAT, "float32"): False,
         (nets.FLOAT, "exact"): True,
     }
-    int8 = next(row for row in found["rows"] if row["precision"] == "int8")
-    assert 0.5 < int8["agreement"] < 1
-    assert int8["bytes"] < found["rows"][0]["bytes"] / 2
     assert not all(proof.exact for proof in prove_exact(case.programs[nets.FLOAT]))
     program = case.programs[nets.GRID]
     recorded = onnx_parity.run(program, case.x, record=[node.name for node in program.spiking]).recorded

@@ -30,7 +30,7 @@ def test_measured_times_and_the_table():
     row["ratios"] = onnx_speed.ratios(row)
     export = {"seconds": 1.0, "peak_growth_mib": 8.0, "weights_mib": 4.0, "times": 2.0}
     busy = onnx_speed.table(found | {"load": [0.5, 3.0], "export": export})
-    assert "| small | 3 | 1 | 1 (3000.0 ms) | 1.00 | 1.00 | 0.50 | 1.00 | 1.00 | 1.00 | 1.00 | +500.00 |" in busy
+    assert "| small | 3 | 1 | 1 (3000.0 ms) | 1.00 | 1.00 | 0.50 | 1.00 | 1.00 | 1.00 | +500.00 |" in busy
     assert "not quiet, so these are no results" in busy
     assert "2.00 times its 4 MiB of weights" in busy
     assert "not quiet" not in onnx_speed.table(found | {"load": [0.5, 1.0]})

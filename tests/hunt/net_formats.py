@@ -109,7 +109,7 @@ def _digits(suffix: str, **options: Any) -> bytes:
 
 def _onnx() -> list[bytes]:
     forms = ("sequence", "step")
-    return [_digits(".onnx", form=form, precision=p) for form in forms for p in ("float32", "int8", "integer")]
+    return [_digits(".onnx", form=form, precision=p) for form in forms for p in ("float32", "integer")]
 
 
 def _try_onnx(path: Path) -> str:

@@ -90,8 +90,8 @@ def test_a_command_gathers_what_was_given() -> None:
     assert gathered(line, run, train) == [run(twin=False), train(set=("a=1", "b=2"), data_dir="x")]
     assert train(set=("a=1", "b=2"), data_dir="x").changes == ['dataset.data_dir="x"', "a=1", "b=2"]
     export, points = options.ExportOptions, options.TradeoffOptions
-    expected = export(precision="int8", form="step", verified=False, lanes=4, round_decays=True)
-    line = "--int8 --form step --no-verify --lanes 4 --round-decays --early-exit"
+    expected = export(precision="exact", form="step", verified=False, lanes=4, round_decays=True)
+    line = "--exact --form step --no-verify --lanes 4 --round-decays --early-exit"
     assert gathered(line, export, points) == [expected, points(early_exit=True)]
     assert gathered("", export, points) == [export(), points()]
     energy = options.EnergyOptions
@@ -102,8 +102,8 @@ def test_a_command_gathers_what_was_given() -> None:
 
 def test_what_the_command_line_gives_is_what_python_gives() -> None:
     assert options.ExportOptions() == options.ExportOptions()
-    given = options.ExportOptions(precision="int8", lanes=4, round_decays=True, target_options={"indent": 2})
-    assert options.of_target(given) == {"precision": "int8", "lanes": 4, "round_decays": True, "indent": 2}
+    given = options.ExportOptions(precision="exact", lanes=4, round_decays=True, target_options={"indent": 2})
+    assert options.of_target(given) == {"precision": "exact", "lanes": 4, "round_decays": True, "indent": 2}
     assert options.of_target(options.ExportOptions(input_grid=3, verified=False)) == {}
 
 
@@ -228,8 +228,8 @@ def test_an_option_of_another_target_is_refused_by_name(net: SpikingGraph, tmp_p
         net.export(tmp_path / "net.onnx", wibble=3)
     with pytest.raises(stl.InputError, match=r"expected options of check: input_grid, .*device.*; found 'wibble'"):
         net.check("verilog", wibble=3)
-    with pytest.raises(stl.InputError, match="--exact, --int8 and --integer exclude each other; give one"):
-        app(["export", str(tmp_path), "-o", "a.onnx", "--exact", "--int8"], standalone_mode=False)
+    with pytest.raises(stl.InputError, match="--exact and --integer exclude each other; give one"):
+        app(["export", str(tmp_path), "-o", "a.onnx", "--exact", "--integer"], standalone_mode=False)
 
 
 def test_notebooks_show_tables(net: SpikingGraph, tmp_path: Path) -> None:

@@ -324,13 +324,6 @@ TOOLS = (
         lambda room: verbs.measure(_unsaid(room), room.folder / "one.npz", dialect="sinabs"),
     ),
     Remedy(
-        "exporters/onnx/int8.py:to_int8",
-        lambda room: _without_weights(room).export(room.new("net.onnx"), precision="int8"),
-        "export it without precision='int8'",
-        "export it without --int8",
-        lambda room: _without_weights(room).export(room.new("net.onnx")),
-    ),
-    Remedy(
         "exporters/onnx/interface.py:read",
         lambda room: OnnxModel.load(_foreign_onnx(room)),
         "expected what net.export wrote",

@@ -1,4 +1,4 @@
-"""export --exact, --int8 and --integer, and verify: each file meets a reference that computes as it does."""
+"""export --exact and --integer, and verify: each file meets a reference that computes as it does."""
 
 import json
 
@@ -6,10 +6,10 @@ import pytest
 from typer.testing import CliRunner
 
 from stl_deploy.cli.app import app
-from stl_deploy.errors import InputError, ParityError
-from stl_deploy.exporters.onnx import OnnxModel, export_onnx, int8
+from stl_deploy.errors import InputError
+from stl_deploy.exporters.onnx import OnnxModel, export_onnx
 from stl_deploy.runs.source import open_program, open_source
-from stl_deploy.verbs.artifacts import export, verify
+from stl_deploy.verbs.artifacts import export
 
 
 @pytest.mark.parametrize("form", ["sequence", "step"])
@@ -39,37 +39,9 @@ def test_a_static_file_is_verified_on_its_steps_of_the_input_and_says_so(digits_
     assert cut["input"] == f"{whole['input']}, the first 2 of {steps} steps"
 
 
-def test_int8_is_compared_with_its_own_weights_and_measured_against_the_graph(digits_run, tmp_path):
-    path = tmp_path / "net.onnx"
-    done = export(digits_run, "onnx", path, precision="int8")
-    measured, own = done["verified"]["runs"]
-    assert (measured["run"], own["run"]) == ("net.onnx", "net.onnx (against its int8 weights)")
-    assert (measured["required"], own["required"]) == (False, True)
-    assert own["exact"]
-    assert own["compared"] == measured["compared"] > 0
-    assert 0.9 < measured["agreement"] < 1
-    whole = tmp_path / "whole.onnx"
-    export_onnx(open_program(open_source(digits_run)), whole)
-    verify(digits_run, [path, whole]).require()
-
-
-def test_an_int8_file_that_does_not_compute_its_weights_is_refused_and_not_left(digits_run, tmp_path, monkeypatch):
-    honest = int8.quantise
-
-    def flawed(weight):
-        values, scale = honest(weight)
-        monkeypatch.setattr(int8, "quantise", honest)  # the file alone is flawed
-        return -values, scale
-
-    monkeypatch.setattr(int8, "quantise", flawed)
-    with pytest.raises(ParityError, match="against its int8 weights"):
-        export(digits_run, "onnx", tmp_path / "net.onnx", precision="int8")
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_the_precisions_are_of_onnx_alone(digits_run, tmp_path):
     with pytest.raises(InputError, match="expected onnx for option 'precision'; found nir; leave it out"):
-        export(digits_run, "nir", tmp_path / "net.nir", precision="int8")
+        export(digits_run, "nir", tmp_path / "net.nir", precision="exact")
 
 
 def test_the_options_of_the_command_line(digits_run, tmp_path):
@@ -77,10 +49,10 @@ def test_the_options_of_the_command_line(digits_run, tmp_path):
         command = ["export", str(digits_run), "--to", "onnx", "-o", str(tmp_path / "net.onnx"), "--no-verify", *options]
         return CliRunner().invoke(app, command)
 
-    for option, precision in {"--exact": "exact", "--int8": "int8", "--integer": "integer"}.items():
+    for option, precision in {"--exact": "exact", "--integer": "integer"}.items():
         assert call(option).exit_code == 0
         assert OnnxModel.load(tmp_path / "net.onnx").interface.precision == precision
-    both = call("--exact", "--int8")
+    both = call("--exact", "--integer")
     assert isinstance(both.exception, InputError)
     assert "exclude each other" in str(both.exception)
 
