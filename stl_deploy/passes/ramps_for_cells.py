@@ -82,10 +82,14 @@ class _Ramp:
     rounding: ir.Rounding | None = None
 
     @property
+    def is_free(self) -> bool:
+        """Whether it is gain·x + offset."""
+        return self.rounding is None and bool(np.all(self.low == -np.inf) and np.all(self.high == np.inf))
+
+    @property
     def is_linear(self) -> bool:
         """Whether it is gain·x."""
-        free = np.all(self.low == -np.inf) and np.all(self.high == np.inf) and not np.any(self.offset)
-        return self.rounding is None and bool(free)
+        return self.is_free and not np.any(self.offset)
 
     def times(self, factor: Any) -> _Ramp | None:
         """Return it times a number above 0; None for others."""
@@ -204,9 +208,9 @@ class _Reading:
         if ramp.is_linear:
             self.made[name] = ir.Scale(name=name, shape=shape, operands=ramp.operands, scale=np.asarray(gain))
             return name
-        if np.any(ramp.low) or not np.all(ramp.high > 0):
+        if not ramp.is_free and (np.any(ramp.low) or not np.all(ramp.high > 0)):
             raise self._refusal(operation)
-        own: dict[str, Any] = {"threshold": None, "v_min": np.zeros((), np.float32)}
+        own: dict[str, Any] = {"threshold": None, "v_min": None if ramp.is_free else np.zeros((), np.float32)}
         if ramp.rounding is not None:
             (cap, *others) = np.unique(ramp.high)
             if others or not float(cap).is_integer():

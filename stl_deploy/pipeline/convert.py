@@ -47,6 +47,7 @@ from stl_deploy.pipeline.energy import energy
 from stl_deploy.pipeline.spiking_graph import SpikingGraph
 from stl_deploy.pipeline.trained_on import foreign_norm
 from stl_deploy.tracing.proof.layers_and_ends import MAX_ROUNDING
+from stl_deploy.tracing.recording.source_lines import Place
 from stl_deploy.tracing.without_time import run_in_parts
 
 AUTO = (1, 2, 4, 8, 16)
@@ -130,7 +131,7 @@ def _converted(ann: nn.Module, parts: Parts, wish: _Wish) -> SpikingGraph:
     module: Any = captured.original
     simpler = relus_into_counts(ramps_for_cells(captured.program))
     program = relus_behind_pools(simpler)
-    _require_relus(program, wish.form)
+    _require_relus(program, wish.form, module.places)
     _require_same(captured.program, simpler, few, MAX_ROUNDING)
     _require_same(simpler, program, few, 0)
     calibration = parts.train[:_CALIBRATED_ON]
@@ -161,20 +162,21 @@ def _converted(ann: nn.Module, parts: Parts, wish: _Wish) -> SpikingGraph:
     )
 
 
-def _require_relus(program: Program, form: Form) -> None:
+def _require_relus(program: Program, form: Form, places: Mapping[str, Place]) -> None:
     if form == "rates" and program.spiking:
         reason = "it counts spikes already, and rates are made of ReLUs"
         raise UnsupportedError(reason, node=program.spiking[0].name, slug="spikes-already", remedy="use counts")
     if not program.spiking and not relus(program):
         output = program.outputs[0].name
         raise UnsupportedError("no ReLU leads to it", node=output, slug="no-relu", remedy="train with ReLU")
-    graded = [node.name for node in program.of(Neuron) if not is_relu(node) and not node.spiking]
+    graded = [each.name for each in program.of(Neuron) if not (is_relu(each) or each.spiking or each.v_min is None)]
     if graded:
         warn_caller(f"{', '.join(graded)}: bounded otherwise than a ReLU, so real numbers stay there")
     for product in program.of(Product):
         if any(_is_real(program, operand.node) for operand in product.operands):
-            remedy = "train with ReLU or ReLU6 in its place"
-            reason = "it multiplies weighted sums, which no spikes carry"
+            remedy = "train with ReLU or ReLU6 in its place, or behind both of them"
+            line = places[product.name].line if product.name in places else None
+            reason = f"it multiplies weighted sums{f' ({line})' if line else ''}, which no spikes carry"
             raise UnsupportedError(reason, node=product.name, slug="no-relu", remedy=remedy)
     mixing = next((node for node in program.nodes if isinstance(node, MaxPool | Product)), None)
     if form == "rates" and mixing is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +20,7 @@ from stl_deploy.passes.permutations import Permutations, arrange
 from stl_deploy.tracing.captured import Capture
 from stl_deploy.tracing.recording.model_state import as_found
 from stl_deploy.tracing.recording.running import Pick, pick
+from stl_deploy.tracing.recording.source_lines import Place
 from stl_deploy.tracing.unrolling.steps import FEWEST
 
 
@@ -32,6 +34,7 @@ class WithoutTime:
         arranged: Orders of axes that the graph's input has instead of the module's.
         entry: Name of the graph's input.
         output: The one of its outputs that the graph has.
+        places: Where nodes of the graph stand in the code, by name.
     """
 
     time = "none"
@@ -39,14 +42,21 @@ class WithoutTime:
     names: tuple[str, ...] = ()
 
     def __init__(
-        self, model: nn.Module, takes: Shape, steps: int, arranged: Permutations, entry: str, output: Pick
+        self,
+        model: nn.Module,
+        takes: Shape,
+        steps: int,
+        arranged: Permutations,
+        entry: str,
+        output: Pick,
+        places: Mapping[str, Place],
     ) -> None:
         self.model, self.takes, self.steps, self.arranged, self.entry = model, takes, steps, arranged, entry
-        self.output = output
+        self.output, self.places = output, places
 
     def with_steps(self, steps: int) -> WithoutTime:
         """Return the same module for a graph of other steps."""
-        return WithoutTime(self.model, self.takes, steps, self.arranged, self.entry, self.output)
+        return WithoutTime(self.model, self.takes, steps, self.arranged, self.entry, self.output, self.places)
 
     def given(self, x: NDArray[Any], *, asks: bool = True) -> NDArray[Any]:
         """Return x ``[B, *shape]``, or ``[T, B, *shape]``, as the graph's input; raise InputError for other shapes."""
@@ -116,7 +126,8 @@ def without_time(made: Capture, x: Any) -> Capture:
             )
     batch, entry = as_array(x), made.program.inputs[0].name
     own = made.original
-    original = WithoutTime(own.model, batch.shape[1:], 1, own.folded.places, entry, own.traced.call.output)
+    output, places = own.traced.call.output, own.traced.places
+    original = WithoutTime(own.model, batch.shape[1:], 1, own.folded.places, entry, output, places)
     metadata = {key: value for key, value in made.program.metadata.items() if key != CAPTURED}
     proof = made.proof
     if proof is not None:

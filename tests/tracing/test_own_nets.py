@@ -597,7 +597,6 @@ def exported() -> nn.Module:
         (Ragged, r"expected outputs of one shape at every step; found \[3, 1\] and \[3, 2\]"),
         (DoubledSoftmaxOfEachStep, "'_softmax' has no form .* return what it reads, and apply it to that"),
         (WeightsOfSteps, "a matrix whose rows differ, or that reads later steps"),
-        (Ones, "expected signals or zeros to be concatenated; found other constants; concatenate zeros"),
         (sparse, r"parameter 'enter.weight' is sparse.*to_dense"),
         (lambda: Plain().to("meta"), r"parameter 'enter.weight' has no values .* load its weights first"),
         (on_a_card, r"parameter 'scale' is on cuda:0; capture runs a model on the CPU: give model.cpu\(\)"),
@@ -615,6 +614,13 @@ def test_refusals_say_what_to_do(make: Callable[[], nn.Module], reason: str) -> 
         model = make()
     with pytest.raises(CaptureError, match=reason):
         stl.capture(model, torch.rand(6, 3, 10))
+
+
+def test_constants_are_concatenated() -> None:
+    torch.manual_seed(0)
+    model, fresh = Ones().eval(), torch.rand(6, 5, 10)
+    net = stl.capture(model, torch.rand(6, 3, 10))
+    np.testing.assert_allclose(net.simulate(fresh).y, model(fresh).detach().numpy(), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("make", [LastThree, Fewer])

@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stl_deploy.graph.program import Concat, Gather, Norm, Reshape, Shape
+from stl_deploy.graph.program import Concat, Gather, Neuron, Norm, Reshape, Shape
 from stl_deploy.tracing.layers.arguments import number
-from stl_deploy.tracing.layers.builder import Builder, refusal
+from stl_deploy.tracing.layers.builder import Builder
 from stl_deploy.tracing.layers.draft import Operands
 from stl_deploy.tracing.unrolling.layout import BATCH, shape_of
 from stl_deploy.tracing.unrolling.nodes import Node
@@ -88,19 +88,26 @@ def _gather(build: Builder, signal: Signal, terms: Operands, before: Shape, indi
 
 
 def concatenated(build: Builder, signal: Signal) -> Operands:
-    """Concatenate channels of several signals; zeros among them, or around a norm what it makes of zeros."""
+    """Concatenate channels of several signals and constants: [x; c] = [x; 0] + [0; c], or a norm around zeros."""
     parts, axis = signal.args
     refs = [part for part in parts if isinstance(part, Ref)]
     constants = [number(part) for part in parts if isinstance(part, Node)]
-    if any(bool(constant.any()) for constant in constants):
-        around = _around_norm(build, signal, refs, constants)
-        if around is not None:
-            return around
-        raise refusal(
-            signal,
-            "expected signals or zeros to be concatenated; found other constants; concatenate zeros, and add what the "
-            "next layer makes of the constants to the potential: v = beta * v + x + p, one number for each neuron",
-        )
+    if not any(bool(constant.any()) for constant in constants):
+        return _with_zeros(build, signal, refs)
+    around = _around_norm(build, signal, refs, constants)
+    if around is not None:
+        return around
+    name, shape = build.name("sum", signal.node.place.module), build.shape(signal)
+    zeros = (torch.zeros(shape_of(ref.signal.node.layout, {BATCH: 1})) for ref in refs)
+    whole = [next(zeros) if isinstance(part, Ref) else number(part) for part in parts]
+    offset = torch.cat(whole, axis).float().numpy().reshape(shape)
+    terms = _with_zeros(build, signal, refs)
+    return build.add(Neuron(name=name, shape=shape, operands=terms, decay=None, threshold=None, offset=offset))
+
+
+def _with_zeros(build: Builder, signal: Signal, refs: list[Ref]) -> Operands:
+    """Concatenate signals, and zeros in the place of constants."""
+    parts, axis = signal.args
     sources: list[Operands] = [_one_source(build, ref) for ref in refs]
     shapes = [build.shape(ref.signal) for ref in refs]
     if axis == 1 and len(signal.node.layout[0]) == 1 and len(refs) == len(parts):

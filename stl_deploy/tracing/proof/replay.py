@@ -10,6 +10,7 @@ from torch import Tensor
 
 from stl_deploy.graph.segments import strongly_connected
 from stl_deploy.tracing.recording.operations import map_tree
+from stl_deploy.tracing.unrolling.contents import lying
 from stl_deploy.tracing.unrolling.layout import BATCH, TIME, Dim, Sizes, axis_of, shape_of
 from stl_deploy.tracing.unrolling.nodes import Node, replace_nodes
 from stl_deploy.tracing.unrolling.steps import Ref, Signal, Steps
@@ -76,7 +77,7 @@ class _Replay:
         others = [size for f, size in zip(order, sizes, strict=True) if f != TIME]
         parts = torch.broadcast_tensors(*(self._read(read, t) for t in range(len(self.x))))  # type: ignore[no-untyped-call]
         parts = [_split(part, start, others) if len(others) > 1 else part for part in parts]
-        joined = _lying(torch.stack(parts, start + axis).flatten(start, end - 1), signal.node.memory)
+        joined = lying(torch.stack(parts, start + axis).flatten(start, end - 1), signal.node.memory)
         values = signal.made_of(lambda ref: joined, self.sizes)
         steps = _split(values, start, sizes).unbind(start + axis)
         return [step.flatten(start, end - 2) if len(others) > 1 else step for step in steps]
@@ -146,12 +147,6 @@ class _Replay:
 
     def _made(self, node: Node, read: Callable[[Node], Tensor]) -> Tensor:
         return self.x[node.args[0] or 0] if node.name == "input" else node.made_of(read, self.sizes)
-
-
-def _lying(tensor: Tensor, memory: Sequence[int]) -> Tensor:
-    """Return a tensor whose axes lie in memory in the order of ``memory``."""
-    back = [memory.index(axis) for axis in range(len(memory))]
-    return tensor.permute(*memory).contiguous().permute(*back) if memory else tensor
 
 
 def _split(tensor: Tensor, axis: int, sizes: Sequence[int]) -> Tensor:

@@ -40,6 +40,13 @@ class Value:
     strides: tuple[int, ...] = ()
     _evaluated: Tensor | None = field(default=None, repr=False)
 
+    @property
+    def memory(self) -> tuple[int, ...]:
+        """Its axes, the outermost in memory first; empty where they lie as they stand, or values are repeated."""
+        axes = range(len(self.strides))
+        memory = tuple(sorted(axes, key=lambda at: -self.strides[at]))
+        return memory if all(self.strides) and memory != tuple(axes) else ()
+
     def tensor(self) -> Tensor:
         """The tensor of a constant value."""
         if self.leaf is not None:

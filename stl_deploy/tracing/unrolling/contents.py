@@ -181,21 +181,31 @@ def _picked(unroller: Unroller, op: Op, content: Content, k: int, layout: Layout
         mask = torch.from_numpy(mine.reshape(own_shape(layout))).to(node.dtype)
         return _pointwise(unroller, op, "mul", same, unroller.nodes.constant(mask), layout)
     places = unroller.nodes.constant(torch.from_numpy(np.where(mine, content.place, NONE)))
-    args = node, _before(node.layout), _size(node), places, _before(layout), shape
+    memory = op.outputs[0].memory if len(op.outputs[0].shape) == len(shape) else ()
+    args = node, _before(node.layout), _size(node), places, _before(layout), shape, memory
     return unroller.untimed(MOVED, taken, args, {}, layout, node.dtype, op.place, written=op.name)
 
 
-def taken(x: Tensor, before: int, own: int, places: Tensor, after: int, shape: tuple[int, ...]) -> Tensor:
+def taken(
+    x: Tensor, before: int, own: int, places: Tensor, after: int, shape: Sequence[int], memory: Sequence[int]
+) -> Tensor:
     """Return each sample's values at places, 0 at -1. own: values of a sample; before, after: in front of its axis.
 
-    Neighbours stay a view, as torch's slices are: sigmoid and the like round by how values lie in memory.
+    Neighbours stay a view, as torch's slices are, and transposed axes lie as torch's do: sigmoid and products of
+    matrices round by how values lie in memory.
     """
     flat, first = x.reshape(before, -1, own // before).movedim(1, 0).reshape(-1, own), int(places[0])
     if first >= 0 and torch.equal(places, first + torch.arange(len(places))):
         values = flat.narrow(1, first, len(places))
     else:
         values = torch.cat([flat.new_zeros(len(flat), 1), flat], 1)[:, places + 1]
-    return values.reshape(len(flat), after, -1).movedim(0, 1).reshape(shape)
+    return lying(values.reshape(len(flat), after, -1).movedim(0, 1).reshape(shape), memory)
+
+
+def lying(tensor: Tensor, memory: Sequence[int]) -> Tensor:
+    """Return a tensor whose axes lie in memory in the order of ``memory``."""
+    back = [memory.index(axis) for axis in range(len(memory))]
+    return tensor.permute(*memory).contiguous().permute(*back) if memory else tensor
 
 
 def _pointwise(unroller: Unroller, op: Op, name: str, a: Node, b: Node, layout: Layout) -> Node:

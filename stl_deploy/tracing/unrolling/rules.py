@@ -290,13 +290,11 @@ def _per_step(unroller: Unroller, op: Op, flow: Flow, layout: Layout, axis: int 
     folded = layout[axis] if flow.timed else None
     step = tuple(tuple(f for f in dim if f != TIME) for dim in layout if axis == 0 or dim != (TIME,))
     delayed = any(node.constant for node in flow.nodes)
-    strides = signal.strides if all(signal.strides) else ()  # a repeated value lies nowhere
-    memory = tuple(sorted(range(len(strides)), key=lambda at: -strides[at]))
     made = []
     for t, node in enumerate(flow.nodes):
         inputs = {value: unroller.flow(value).nodes[0] for value in op.inputs} | {signal: node}
         args, kwargs = map_tree((op.args, op.kwargs), Value, inputs.__getitem__)
-        each = Node(op.name, op.func, args, kwargs, step, op.outputs[0].dtype, op.place, 0, folded, axis, memory)
+        each = Node(op.name, op.func, args, kwargs, step, op.outputs[0].dtype, op.place, 0, folded, axis, signal.memory)
         # Behind a delay a layer makes its bias of nothing in the first steps, each of which does as the others do.
         made.append(unroller.nodes.make(each, (op, t) if delayed else None))
         if made[-1] is not each:
