@@ -68,8 +68,8 @@ FOREIGN: tuple[Pass, ...] = (
 CAPTURED: tuple[Pass, ...] = (
     norms_before_orders.PASS,
     fold_norms.PASS,
-    lower_max_pools.PASS,
     split_concats.PASS,
+    lower_max_pools.PASS,
     flatten_late.PASS,
     absorb_permutations.PASS,
     fuse_linears.PASS,

@@ -1,20 +1,26 @@
-"""Split the weights behind a concatenation: W·[a; b] = Wa·a + Wb·b; elsewhere weights of 0 and 1 place the parts."""
+"""Split the weights behind a concatenation: W·[a; b] = Wa·a + Wb·b; elsewhere weights of 0 and 1 place the parts.
+
+Pools and flattenings act on each channel alone, p([a; b]) = [p(a); p(b)], so a concatenation moves behind them first.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from stl_deploy.graph.convolutions import pointwise
-from stl_deploy.graph.program import Concat, Conv, Linear, Node, Operand
-from stl_deploy.passes.base import Nodes, Pass, free, later, read_instead, rewrite
+from stl_deploy.graph.program import Concat, Conv, Linear, MaxPool, Node, Operand, Pool, Reshape
+from stl_deploy.passes.base import Nodes, Pass, free, later, read_instead, readers_of, rewrite
 
 
 def _split_all(nodes: Nodes) -> Nodes:
     """Split each concatenation into its readers' weights, W·[a; b] = Wa·a + Wb·b; else use weights of 0 and 1."""
-    layers = {name: _flat(nodes, layer) if isinstance(layer, Concat) else layer for name, layer in nodes.items()}
+    layers = dict(nodes)
+    for name, layer in nodes.items():  # sources first, so that one behind several pools moves as one
+        layers[name] = _flat(layers, layer) if isinstance(layer, Concat) else _concat_behind(layers, layer)
     for name in nodes:
         layer = layers[name]
         if isinstance(layer, Concat):
@@ -26,6 +32,29 @@ def _split_all(nodes: Nodes) -> Nodes:
             else:
                 _scatter(layers, layer)
     return layers
+
+
+def _concat_behind(nodes: Nodes, reader: Node) -> Node:
+    """Return a node; of one that acts on each channel alone and reads a concatenation, the concatenation behind it."""
+    concat = nodes[reader.operands[0].node] if len(reader.operands) == 1 else None
+    if not isinstance(concat, Concat) or not _is_by_channel(nodes, reader):
+        return reader
+    parts, sizes = list[Operand](), list[int]()
+    for source, size in zip(concat.operands, concat.sizes, strict=True):
+        name = free(nodes, f"{reader.name}_{len(parts) + 1}")
+        sizes.append(reader.shape[0] * size // concat.shape[0])
+        shapes: Any = {"shape": (sizes[-1], *reader.shape[1:]), "input_shape": (size, *concat.shape[1:])}
+        nodes[name] = replace(reader, name=name, operands=later([source], reader.operands[0].delay), **shapes)
+        parts.append(Operand(name))
+    return Concat(name=reader.name, shape=reader.shape, operands=tuple(parts), sizes=tuple(sizes))
+
+
+def _is_by_channel(nodes: Nodes, node: Node) -> bool:
+    """Return whether a node acts on each channel alone; a flattening only before weights that are split, as a matrix
+    that places its parts is large."""
+    if not isinstance(node, Reshape):
+        return isinstance(node, MaxPool | Pool)
+    return len(node.shape) == 1 and all(_splits(nodes, reader) for reader in readers_of(nodes, node.name))
 
 
 def _flat(nodes: Nodes, concat: Concat) -> Concat:

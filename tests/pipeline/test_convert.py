@@ -395,6 +395,8 @@ def test_labels_need_an_output_for_each_class() -> None:
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 3, 1)).eval()
     with pytest.raises(stl.InputError, match=r"found \[B, 3, 2, 2\]"):
         stl.convert(model, (x, y), progress=False)
+    with pytest.raises(stl.UnsupportedError, match=r"weighted sums \(test_convert.py:\d+\), .* behind both"):
+        stl.convert(Attends(relus=False).eval(), x, progress=False)
     stl.convert(model, x, levels=4, progress=False)
 
 
@@ -608,6 +610,39 @@ class Mixer(nn.Module):
         super().__init__()
         torch.manual_seed(1)
         self.first, self.second, self.last = nn.Conv1d(4, 4, 1), nn.Linear(4, 4), nn.Linear(16, 3)
+class Branches(nn.Module):
+    """Pools and a flattening of concatenations, one of which holds another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.a, self.b, self.c = nn.Conv2d(1, 4, 1), nn.Conv2d(4, 2, 3, padding=1), nn.Conv2d(6, 3, 3, padding=1)
+        self.d, self.last = nn.Conv2d(9, 5, 1), nn.Linear(14, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.relu(self.a(x))
+        h = nn.functional.max_pool2d(torch.cat([h, torch.relu(self.b(h))], 1), 2)
+        h = torch.cat([h, torch.relu(self.c(h))], 1)
+        pooled = nn.functional.max_pool2d(h, 2), nn.functional.avg_pool2d(torch.relu(self.d(h)), 2)
+        return self.last(torch.cat(pooled, 1).flatten(1))
+
+
+class Attends(nn.Module):
+    """Attention of five tokens with ReLU in place of softmax, behind a token of its own and embeddings of positions."""
+
+    def __init__(self, *, relus: bool = True) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.embed, self.q, self.k, self.v, self.o, self.last = (nn.Linear(n, 16) for n in (4, 16, 16, 16, 16, 16))
+        self.first, self.at, self.relus = nn.Parameter(torch.randn(1, 1, 16)), nn.Parameter(torch.randn(5, 16)), relus
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = torch.cat([self.first.expand(len(x), -1, -1), self.embed(x[:, 0])], 1) + self.at
+        q, k, v = (torch.relu(read(tokens)) if self.relus else read(tokens) for read in (self.q, self.k, self.v))
+        weights = torch.relu(q @ k.transpose(1, 2) / 4)
+        return self.last((tokens + self.o(weights @ v / 5))[:, 0])
+
+
 
     def forward(self, x: Tensor) -> Tensor:
         h = torch.relu(self.first(x[:, 0]))
@@ -631,6 +666,8 @@ def test_many_levels_are_the_ann_in_every_structure(make: type[nn.Module], form:
     model, (x, _) = make().eval(), blobs(40)
     net = stl.convert(model, x, levels=255, form=form, progress=False)
     with torch.no_grad():
+        (Branches, "counts"),
+        (Attends, "counts"),
         wanted = model(x).numpy()
     assert np.abs(net.simulate(x).y.mean(0) - wanted).max() < 0.1 * wanted.std()
 
@@ -642,6 +679,19 @@ def test_the_squared_error_falls_fourfold_where_levels_double(make: type[nn.Modu
     model, (x, _) = make().eval(), blobs(200)
     with torch.no_grad():
         wanted = model(x).numpy()
+@pytest.mark.parametrize("levels", [1, 4])
+def test_pooled_branches_are_held_by_integers(levels: int, tmp_path: Path) -> None:
+    """Weights of 0 and 1 placed the branches before each pool, and integers hold no sums of weights there."""
+    net = stl.convert(Branches().eval(), blobs(40)[0], levels=levels, progress=False)
+    on_grid = net.fold(input_grid=4, merge_pools=True)
+    assert on_grid.check("verilog").ok
+    runs = on_grid.export(tmp_path / "c", to="c")["verified"]["runs"]
+    assert [run["differing"] for run in runs if run["against"] == "loihi"] == [0]
+    if levels == 1:
+        on_grid.export(tmp_path / "net.nir")
+        on_grid.verify(tmp_path / "net.nir", blobs(20)[0]).require()
+
+
     errors = [
         np.square(stl.convert(model, x, levels=levels, progress=False).simulate(x).y.mean(0) - wanted).mean()
         for levels in (8, 32, 128)
