@@ -41,8 +41,8 @@ def check_sums(program: Program) -> Iterator[Finding]:
 def on_a_grid() -> str:
     """Return the folds that declare the input's grid: of spikes and counts, or of real numbers of so many bits."""
     return remedy(
-        cli="stl-deploy fold FILE --exact-grid -o OUT.nir, with --input-grid 0 for spikes and counts, "
-        "--input-grid BITS for real input",
+        cli="stl-deploy fold FILE --exact-grid -o OUT, named as FILE ends, with --input-grid 0 for spikes and "
+        "counts, --input-grid BITS for real input",
         python="net.fold(input_grid=0) for spikes and counts, net.fold(input_grid=BITS) for real input",
     )
 

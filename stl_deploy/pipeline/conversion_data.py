@@ -19,12 +19,13 @@ from stl_deploy.config.schema import DatasetConfig
 from stl_deploy.data import ArrayData, from_arrays, from_datasets, load_dataset
 from stl_deploy.data.datasets import drawn
 from stl_deploy.data.own.arrays import GROUP
+from stl_deploy.data.own.npz import read_arrays
 from stl_deploy.data.registry import names
 from stl_deploy.errors import InputError
 from stl_deploy.pipeline.evaluate_graph import labelled_batches
 
-_DRAWN = {"_test": 0.5, "_val": 0.1}
-"""Shares of the samples that are drawn for splits that are not given."""
+_DRAWN = {"_test": 0.2, "_val": 0.1}
+"""Shares of the samples that are drawn for splits that are not given: those of training, which draws the same ones."""
 _AT_ONCE = 64
 
 
@@ -57,11 +58,10 @@ def parts_of(data: Any) -> Parts:
         if f"x{ending}" in arrays:
             judged[ending] = _floats(arrays[f"x{ending}"]), torch.from_numpy(arrays[f"y{ending}"].astype(np.int64))
         else:
-            # shares are of all samples: _test takes half, _val a tenth of all from the other half
             picked = drawn(labels, arrays.get(GROUP), rest, share, random)
             rest = np.setdiff1d(rest, picked)
             judged[ending] = x[picked], torch.from_numpy(labels[picked])
-    random.shuffle(rest)
+    np.random.default_rng(0).shuffle(rest)  # whether or not splits were drawn
     if not len(rest) or not all(len(part) for part, _ in judged.values()):
         have = f"found {len(x)}; give 10 or more of each class"
         raise InputError(f"data: expected samples to calibrate, choose and judge on; {have}")
@@ -120,7 +120,7 @@ def _read(path: Path) -> Mapping[str, Any]:
         return _loaded(DatasetConfig(name="folder", path=str(path)))
     if "y" not in names_in(path):
         return read_npz(path, lambda name: name == "x")
-    return _loaded(DatasetConfig(name="npz", path=str(path)))
+    return read_arrays(path).arrays
 
 
 def _loaded(config: DatasetConfig) -> Mapping[str, Any]:

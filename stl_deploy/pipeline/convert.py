@@ -77,7 +77,7 @@ def convert(
         data: Samples ``x [N, *shape]``; ``(x, labels)``; torch Datasets ``(train, test)`` or one; a DataLoader; the
             result of `stl_deploy.data.from_arrays`; a dataset's name, an npz file or a folder of images. 8-bit
             integers are images and become x / 255. Without labels
-            nothing is judged. Without a test split, half of the samples are held back as one.
+            nothing is judged. Without a test split, a fifth of the samples is held back as one.
         levels: Levels of a count, or steps of a rate; ``auto``: the fewest of 1, 2, 4, 8, 16 within ``within`` points.
         within: Points of accuracy that may be lost on the held-out samples.
         learn: Epochs of distillation to the ANN's outputs, for thresholds and then for weights.

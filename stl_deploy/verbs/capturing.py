@@ -24,9 +24,10 @@ from stl_deploy.exporters.nir.file import write_nir
 from stl_deploy.exporters.nir.lower import own_metadata, with_metadata
 from stl_deploy.exporters.program.file import SUFFIX as PROGRAM_SUFFIX
 from stl_deploy.exporters.program.file import write_program
-from stl_deploy.graph.check import TargetCheck
+from stl_deploy.graph.check import TargetCheck, check_program
 from stl_deploy.graph.compare import require_spikes
 from stl_deploy.graph.findings import CheckReport
+from stl_deploy.graph.program import Program
 from stl_deploy.nn.network import Network
 from stl_deploy.pipeline.capture import capture as capture_module
 from stl_deploy.pipeline.check import declared_grid, seen_coding
@@ -129,15 +130,17 @@ def check_untrained(
     """Check a network before training: a preset's name, a configuration's file, or a torch module FILE.py:NAME."""
     graph, dialect = untrained_graph(what, input_file, declared_grid(options.input_grid))
     say.say(f"{what}: untrained, with its initial weights")
-    report = check(graph, dialect, asked)
+    report = check_program(graph, asked) if isinstance(graph, Program) else check(graph, dialect, asked)
     show(report, say)
     return report
 
 
 def untrained_graph(
     what: str, input_file: Path | None = None, declared: Mapping[str, Any] | None = None
-) -> tuple[nir.NIRGraph, Dialect | None]:
+) -> tuple[nir.NIRGraph | Program, Dialect | None]:
     """Return the graph of an untrained network: a preset, a configuration, or the torch module FILE.py:NAME.
+
+    A Program if NIR cannot hold it.
 
     input_file: an npz file with ``x`` in the form of ``forward``; required for FILE.py:NAME, whose file is executed,
     and not accepted otherwise. declared: the input's metadata.
@@ -149,8 +152,10 @@ def untrained_graph(
         model = load_module(what, None)
         with drawn_statistics(model):
             net = capture_module(model, module_input(input_file), verify=False)
-        own = own_metadata(net.graph) | {"input": declared or seen_coding(net.sample)}
-        return with_metadata(net.graph, own), net.dialect
+        own = {"input": declared or seen_coding(net.sample)}
+        if net.program.origin is None:
+            return replace(net.program, metadata={**net.program.metadata, **own}), None
+        return with_metadata(net.graph, own_metadata(net.graph) | own), net.dialect
     if input_file is not None:
         raise InputError(
             f"{what}: {named('input_file')} applies to checks of FILE.py:NAME; a configuration declares its input"

@@ -176,7 +176,7 @@ REMEDIES = (
         "graph/check.py:on_a_grid",
         lambda room: _found(room.analog, "onnx"),
         "net.fold(input_grid=0) for spikes and counts, net.fold(input_grid=BITS)",
-        "stl-deploy fold FILE --exact-grid -o OUT.nir, with --input-grid 0",
+        "stl-deploy fold FILE --exact-grid -o OUT, named as FILE ends, with --input-grid 0",
         lambda room: _without(_folded(room), "sums-not-exact", "onnx"),
     ),
     Remedy(

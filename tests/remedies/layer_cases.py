@@ -92,14 +92,14 @@ LAYERS = (
         "graph/check.py:on_a_grid",
         lambda room: _found(stl.capture(_Normalised(), room.spikes), "c"),
         "fold the network: net.fold(input_grid=0) for spikes and counts",
-        "fold the network: stl-deploy fold FILE --exact-grid -o OUT.nir, with --input-grid 0",
+        "fold the network: stl-deploy fold FILE --exact-grid -o OUT, named as FILE ends, with --input-grid 0",
         lambda room: _to_c(stl.capture(_Normalised(), room.spikes).fold(input_grid=0), room),
     ),
     Remedy(
         "graph/check.py:on_a_grid",
         lambda room: _found(stl.capture(_Normalised(scaled_first=True), room.spikes).fold(), "c"),
         "fold the network: net.fold(input_grid=0) for spikes and counts",
-        "fold the network: stl-deploy fold FILE --exact-grid -o OUT.nir, with --input-grid 0",
+        "fold the network: stl-deploy fold FILE --exact-grid -o OUT, named as FILE ends, with --input-grid 0",
         lambda room: _to_c(stl.capture(_Normalised(scaled_first=True), room.spikes).fold().fold(input_grid=0), room),
     ),
     Remedy(

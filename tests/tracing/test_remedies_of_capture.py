@@ -75,18 +75,6 @@ def normed(net: Net, x: Tensor, norm: nn.Module) -> Tensor:
     return spikes(norm(net.image(x.flatten(0, 1))).unflatten(0, x.shape[:2]).flatten(2))
 
 
-def tokens(net: Net, x: Tensor) -> Tensor:
-    """A token of constants before those of x, [T, B, N, 8]."""
-    own = torch.full((*x.shape[:2], 1, 8), 0.5)
-    return spikes(net.leave(torch.cat([own, x], 2)))
-
-
-def tokens_of_zeros(net: Net, x: Tensor) -> Tensor:
-    own = torch.zeros(*x.shape[:2], 1, 8)
-    plus = functional.pad(functional.linear(torch.full((1, 8), 0.5), net.leave.weight), (0, 0, 0, x.shape[2]))
-    return spikes(net.leave(torch.cat([own, x], 2)), plus=plus)
-
-
 def once(net: Net, x: Tensor) -> Tensor:
     v, found = torch.zeros(x.shape[1], 8), []
     fired = v > 1
@@ -130,7 +118,6 @@ BOOL, INTEGERS = X > 0.5, (X * 4).long()
 PLAIN = potentials(lambda v: (v > 0.25).float())
 Forward = Callable[[Net, Tensor], Tensor]
 SAME: list[tuple[Forward, Forward, Tensor, str]] = [
-    (tokens, tokens_of_zeros, TOKENS, "found other constants; concatenate zeros, and add what the next layer makes"),
     (
         lambda net, x: functional.pad(PLAIN(net, x), (0, 0, 0, 0, 2, 0))[len(x) - 1],
         lambda net, x: functional.pad(PLAIN(net, x), (0, 0, 0, 0, 2, 0))[: len(x)],

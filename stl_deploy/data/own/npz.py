@@ -15,16 +15,17 @@ from stl_deploy.errors import InputError
 
 def look(config: DatasetConfig) -> Look:
     """Return shape, classes and steps."""
-    return arrays.look(_read(config), config)
+    return arrays.look(read_arrays(Path(config.path or "")), config)
 
 
 def load(config: DatasetConfig) -> Raw:
     """Load all arrays; raise InputError for a file that is missing, damaged, no npz, or whose arrays do not fit."""
-    return arrays.to_raw(_read(config), config, sha256(Path(config.path or "")))
-
-
-def _read(config: DatasetConfig) -> ArrayData:
     path = Path(config.path or "")
+    return arrays.to_raw(read_arrays(path), config, sha256(path))
+
+
+def read_arrays(path: Path) -> ArrayData:
+    """Return the arrays of a file as they stand; raise InputError as `load`."""
     if not path.is_file():
         raise InputError(f"{path}: expected an .npz with x and y (key 'dataset.path'); found no such file")
     status = path.stat()
