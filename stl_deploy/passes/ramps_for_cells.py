@@ -231,7 +231,7 @@ class _Reading:
             f"'{operation.op}'{line} makes no ReLU with or without a cap, and conversion quantises those",
             node=self.cell.name,
             slug="no-relu",
-            remedy="train with ReLU or ReLU6 in its place",
+            remedy="train with ReLU or ReLU6 in its place, or with BatchNorm where it is a norm",
         )
 
 

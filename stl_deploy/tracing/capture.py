@@ -49,6 +49,7 @@ from stl_deploy.tracing.proof.layers_and_ends import (
     Proof,
     count,
     end_to_end,
+    prove_decomposed,
     prove_layers,
     prove_values,
 )
@@ -133,7 +134,7 @@ class _Capturing:
         try:
             return self._proved(few, traced)
         except ComputesOtherwiseError:
-            if repeats and torch.equal(run_module(model, few, call), traced.made):
+            if repeats and torch.equal(run_module(model, few, traced.call), traced.made):
                 with suppress(*FAILURES):
                     return self._of_steps(REPEATED)
             raise
@@ -168,7 +169,7 @@ class _Capturing:
 
     def _proved(self, few: Tensor, traced: Traced) -> Capture:
         """Return the graph of a traced step, proved on x. few: what was traced."""
-        model, batch, call = self.model, self.batch, self.call
+        model, batch, call = self.model, self.batch, traced.call
         operations = traced.recorded * sum(1 + signal.node.elements() // 2**9 for signal in traced.steps.signals)
         beside = ReplayProof(model, traced, batch)
         what, larger = beside.larger()
@@ -249,7 +250,9 @@ def _prove(captured: Captured, x: Tensor, replayed: ReplayProof) -> Proof:
         others = torch.cat([within(x, axis), beyond(x, axis)], axis)
         _prove_folded(model, traced, folded, others, module_values(traced, others))
     whole = end_to_end(folded.program, own, array)
+    decomposed, apart = prove_decomposed(model, call, x, _most_rounding(traced))
     warned = (
+        *_decomposed_warnings(decomposed, apart),
         *rate_warnings({layer.layer: layer.rate for layer in layers if layer.compared}),
         *_difference_warnings(layers, whole),
         *_order_warnings(folded, x),
@@ -261,7 +264,21 @@ def _prove(captured: Captured, x: Tensor, replayed: ReplayProof) -> Proof:
     compared, runs = replayed.compared, tuple(replayed.done)
     sizes_of_x = *leading(array), call.time
     proof = Proof(compared, 0, runs, layers, whole, real, *sizes_of_x, traced.left_aside, warned, traced.states)
-    return replace(proof, initial_norms=len(initial_norms(model)))
+    return replace(proof, initial_norms=len(initial_norms(model)), decomposed=decomposed)
+
+
+def _most_rounding(traced: Traced) -> float:
+    return MAX_COARSE_ROUNDING if coarse_types(traced.steps) else MAX_ROUNDING
+
+
+def _decomposed_warnings(decomposed: Mapping[str, float], apart: int) -> Iterator[str]:
+    """Warn of outputs that are not the model's. apart: their number."""
+    if apart:
+        names = ", ".join(map(repr, sorted(decomposed)))
+        yield (
+            f"{counted(apart, 'value')} of the output on x: not the model's, as torch's kernels round {names} "
+            "otherwise, and a comparison or a rounding behind decides otherwise"
+        )
 
 
 def _prove_folded(
@@ -274,9 +291,8 @@ def _prove_folded(
     spikes, y = module_spikes(traced, values, folded.places)
     array = graph_input(model, folded, torch.stack(steps_of(traced.call, x, traced.length)).float().numpy())
     layers = _proved_layers(traced, folded, spikes, array, module_currents(traced, values))
-    most = MAX_COARSE_ROUNDING if coarse_types(traced.steps) else MAX_ROUNDING
     own = {**spikes, folded.program.outputs[0].name: y}
-    return layers, own, array, prove_values(folded.program, own, array, most)
+    return layers, own, array, prove_values(folded.program, own, array, _most_rounding(traced))
 
 
 def _proved_layers(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import torch
@@ -13,12 +14,15 @@ from stl_deploy._util.remedies import named, option
 from stl_deploy.errors import CaptureError
 from stl_deploy.graph.readout import Readout
 from stl_deploy.tracing.layers import Layers, to_layers
+from stl_deploy.tracing.recognition.lowering import LOWERED
 from stl_deploy.tracing.recognition.thresholds import one_step
-from stl_deploy.tracing.recording.running import Call, Recorded, record, recorded_ops
+from stl_deploy.tracing.recording.decomposed import Decomposed
+from stl_deploy.tracing.recording.running import Call, Recorded, record, recorded_ops, run
 from stl_deploy.tracing.recording.source_lines import Place
 from stl_deploy.tracing.recording.watched import leaves
 from stl_deploy.tracing.unrolling.nodes import Node
 from stl_deploy.tracing.unrolling.readouts import Ending, ending
+from stl_deploy.tracing.unrolling.rules import SOFTMAXES
 from stl_deploy.tracing.unrolling.steps import FEWEST, Signal, Steps, fold_steps
 
 RECORDED = 32
@@ -48,10 +52,29 @@ class Traced(Layers):
 
 
 def trace(model: nn.Module, x: Tensor, call: Call) -> Traced:
-    """Trace ``model`` on ``x`` as it takes it (`Call`).
+    """Trace ``model`` on ``x`` as it takes it (`Call`); where that is refused, with composite operations spelled out.
 
     Raises CaptureError, with the line in the user's file, for what has no form in a graph.
     """
+    try:
+        return _traced(model, x, call)
+    except CaptureError as error:
+        if call.decomposed is not None or error.__cause__ is not None:
+            raise
+        refused = error
+    for kept, wanted in ((LOWERED | SOFTMAXES, None), (LOWERED, SOFTMAXES)):  # a readout may end with a softmax
+        mode = Decomposed(kept)
+        with suppress(CaptureError):
+            run(model, x, replace(call, decomposed=mode))
+        if mode.names and (wanted is None or mode.names & wanted):
+            try:
+                return _traced(model, x, replace(call, decomposed=mode))
+            except CaptureError as error:
+                refused = error
+    raise refused
+
+
+def _traced(model: nn.Module, x: Tensor, call: Call) -> Traced:
     recorded, end, length = record_steps(model, x, call)
     if end.divides or end.readout.start:
         longer = _of_longer(model, x, call)

@@ -307,10 +307,6 @@ class Refused(nn.Module):
             mem = mem * 0.5 + current
             if self.kind == "unknown neuron":
                 mem = mem * mem
-            if self.kind == "layer norm":
-                mem = nn.functional.layer_norm(mem, (6,))
-            if self.kind == "spread":
-                mem = (mem - mem.mean(-1, keepdim=True)) / mem.std(-1, keepdim=True)
             if self.kind == "clipped":
                 mem = mem.clamp(-0.25, 2.0)
             spikes = (mem > 0.5).float()
@@ -331,8 +327,6 @@ class Refused(nn.Module):
         ("every second", "does not do the same at every step"),
         ("mixes samples", "mixes samples"),
         ("sigmoid", "a Cell|has no form"),
-        ("layer norm", "'native_layer_norm' has no form .* use BatchNorm"),
-        ("spread", "'std' has no form in a spiking graph; normalise x before capture, or use BatchNorm"),
     ],
 )
 def test_refusals_name_the_line(kind: str, reason: str) -> None:

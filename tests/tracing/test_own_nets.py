@@ -350,11 +350,6 @@ class Recurrent(nn.Module):
         return (self.loop(x)[0] > 0.2).float()
 
 
-class LayerNorm(Plain):
-    def forward(self, x: Tensor) -> Any:
-        return self.leave(self.neurons(nn.functional.layer_norm(self.enter(x), (12,))))
-
-
 class NormOfEachStep(Plain):
     def __init__(self) -> None:
         super().__init__()
@@ -526,11 +521,6 @@ class Ragged(Plain):
         return [y[:, : 1 + t % 3] for t, y in enumerate(super().forward(x))]
 
 
-class DoubledSoftmaxOfEachStep(Plain):
-    def forward(self, x: Tensor) -> Any:
-        return 2 * super().forward(x).softmax(-1).mean(0)
-
-
 class WeightsOfSteps(Plain):
     """A matrix from time steps to time steps."""
 
@@ -583,7 +573,6 @@ def exported() -> nn.Module:
     [
         (Recurrent, "expected every loop to go through a neuron; found 'relu'"),
         (BatchFirst, r"takes a part of the batch; .* \[B, T, \.\.\.\], say so by time='second'"),
-        (LayerNorm, "test_own_nets.py:[0-9]+: .*native_layer_norm.* use BatchNorm, which goes into the weights"),
         (NormOfEachStep, "'native_batch_norm' in 'norms.5' does not do the same .* use the same at every step"),
         (LargestSoFar, "a Cell"),
         (
@@ -595,7 +584,6 @@ def exported() -> nn.Module:
         (Exits, r"test_own_nets.py:[0-9]+: the model fails on an input .*: SystemExit: 0"),
         (ResetsTo, r"ResetsTo.reset\(\), which should bring the model to rest, fails: TypeError: .* give reset="),
         (Ragged, r"expected outputs of one shape at every step; found \[3, 1\] and \[3, 2\]"),
-        (DoubledSoftmaxOfEachStep, "'_softmax' has no form .* return what it reads, and apply it to that"),
         (WeightsOfSteps, "a matrix whose rows differ, or that reads later steps"),
         (sparse, r"parameter 'enter.weight' is sparse.*to_dense"),
         (lambda: Plain().to("meta"), r"parameter 'enter.weight' has no values .* load its weights first"),

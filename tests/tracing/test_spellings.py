@@ -14,6 +14,7 @@ import stl_deploy as stl
 from stl_deploy.errors import CaptureError
 from stl_deploy.graph import program as ir
 from stl_deploy.graph.cell import Cell
+from stl_deploy.tracing.recording import decomposed
 from tests.tracing.held import require_cell
 
 Step = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -651,3 +652,130 @@ def test_a_leak_that_is_subtracted_is_a_neuron_and_a_sum_pool_of_spikes_a_pool(
     net = require_same(SumPooled(update, start), x, grid(5, 2, 1, 6, 6, seed=6))
     assert not any(net.program.of(Cell))
     assert len([*net.program.spiking]) == len([*net.program.of(ir.Pool)]) == 1
+
+
+WEIGHT, BIAS = torch.linspace(0.5, 2, 8), torch.linspace(-0.5, 0.5, 8)
+COMPOSITES: dict[str, Callable[[Tensor], Tensor]] = {
+    "native_layer_norm": lambda v: functional.layer_norm(v, (8,), WEIGHT, BIAS),
+    "native_group_norm": lambda v: functional.group_norm(v, 2, WEIGHT, BIAS),
+    "linalg_vector_norm": lambda v: functional.normalize(v, dim=-1) + v / (v.norm(p=3, dim=-1, keepdim=True) + 0.1),
+    "std": lambda v: (v - v.mean(-1, keepdim=True)) / (v.std(-1, keepdim=True) + 0.1),
+    "var": lambda v: v / (1 + v.var(-1, keepdim=True, unbiased=False)),
+    "var_mean": lambda v: v - sum(torch.var_mean(v, -1, keepdim=True)),
+    "logsumexp": lambda v: v - v.logsumexp(-1, keepdim=True),
+    "_softmax": lambda v: v.softmax(-1) + v.view(-1, 2, 4).softmax(1).flatten(1),
+    "_log_softmax": lambda v: v.log_softmax(-1),
+    "_safe_softmax": lambda v: functional.scaled_dot_product_attention(*[v.view(-1, 2, 4)] * 3).flatten(1),
+    "_scaled_dot_product_flash_attention_for_cpu": lambda v: functional.scaled_dot_product_attention(
+        *[v.view(-1, 2, 2, 2).transpose(1, 2)] * 3
+    ).flatten(1),
+    "baddbmm": lambda v: torch.baddbmm(v[..., None], v[..., None], torch.sigmoid(v[:, :1, None])).flatten(1),
+    "glu": lambda v: functional.glu(v, -1).repeat(1, 2),
+    "gelu": lambda v: functional.gelu(v) + functional.gelu(v, approximate="tanh"),
+    "elu": lambda v: functional.elu(v) + functional.selu(v) + functional.elu(1 * v, 0.5, inplace=True),
+    "celu": lambda v: functional.celu(v, 2.0),
+    "hardswish": lambda v: functional.hardswish(v) + functional.hardswish(1 * v, inplace=True),
+    "hardsigmoid": functional.hardsigmoid,
+    "mish": functional.mish,
+    "_prelu_kernel": lambda v: functional.prelu(v, WEIGHT),
+    "log_sigmoid_forward": functional.logsigmoid,
+    "softshrink": lambda v: functional.softshrink(v) + functional.hardshrink(v) + functional.threshold(v, 0.2, 0.0),
+    "nan_to_num": torch.nan_to_num,
+    "logaddexp": lambda v: torch.logaddexp(v, BIAS),
+}
+"""Operations that torch's own table spells out, by one of their names."""
+
+
+class Composed(nn.Module):
+    """A composite operation of a state, and between two spiking layers."""
+
+    def __init__(self, composite: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.enter, self.between = nn.Linear(6, 8), nn.Linear(8, 8)
+        level = composite(0.5 * torch.randn(64, 8)).mean().item()
+        self.composite = lambda v: composite(v) - level
+
+    def forward(self, x: Tensor) -> Tensor:
+        v, w, spikes = torch.zeros(x.shape[1], 8), torch.zeros(x.shape[1], 8), []
+        for current in self.enter(x):
+            v = 0.8 * v + current + 0.2 * self.composite(v)
+            s = (v > 0.3).float()
+            v = v - 0.3 * s
+            w = 0.7 * w + self.composite(self.between(s) + 0.1)
+            spikes.append((w > 0.2).float())
+            w = w * (1 - spikes[-1])
+        return torch.stack(spikes)
+
+
+@pytest.mark.parametrize("name", COMPOSITES)
+def test_composite_operations_are_captured_as_torch_spells_them_out(name: str) -> None:
+    net = require_same(Composed(COMPOSITES[name]), grid(6, 4, 6) + 0.1, grid(9, 3, 6, seed=3) - 0.1)
+    assert net.proof is not None
+    assert name in net.proof.decomposed
+    assert max(net.proof.decomposed.values()) < 1e-5
+    assert f"'{name}'" in repr(net.proof)
+
+
+class Block(nn.Module):
+    """A transformer's block in each step, of samples ``[4 tokens, 6]``: norms, heads with softmax, and GELU."""
+
+    def __init__(self, then: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.norms = nn.ModuleList(nn.LayerNorm(6) for _ in range(2))
+        self.qkv, self.out, self.up = (nn.Linear(6, count) for count in (18, 6, 12))
+        self.down, self.leave, self.then = nn.Linear(12, 6), nn.Linear(24, 3), then
+
+    def forward(self, x: Tensor) -> Tensor:
+        v, made = torch.zeros(x.shape[1], 4, 6), []
+        for current in x:
+            q, k, value = self.qkv(self.norms[0](v)).view(-1, 4, 3, 2, 3).permute(2, 0, 3, 1, 4)
+            v = v + self.out(functional.scaled_dot_product_attention(q, k, value).transpose(1, 2).flatten(2))
+            v = 0.8 * (v + self.down(functional.gelu(self.up(self.norms[1](v))))) + current
+            s = (v > 0.5).float()
+            v = v - 0.5 * s
+            made.append(self.leave(s.flatten(1)))
+        return self.then(torch.stack(made))
+
+
+def test_a_transformers_block_in_a_step_is_captured() -> None:
+    require_cell(Block(lambda y: y), torch.rand(6, 3, 4, 6), torch.rand(9, 2, 4, 6))
+
+
+class Loop(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.block = Block(lambda y: y)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.block(x.expand(5, *x.shape)).mean(0)
+
+
+def test_a_transformers_block_in_a_loop_inside_is_captured() -> None:
+    model, x = Loop().eval(), torch.rand(3, 4, 6)
+    net = stl.capture(model, x, time="inside")
+    np.testing.assert_allclose(net.simulate(x).readout, model(x).detach(), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("norm", "readout"), [(lambda s: s, "softmax"), (lambda s: functional.layer_norm(s, (8,)), "softmax")]
+)
+def test_a_softmax_at_the_end_stays_the_readout(norm: Callable[[Tensor], Tensor], readout: str) -> None:
+    model = nn.Sequential(Composed(norm), nn.Linear(8, 3), nn.Softmax(-1))
+    net = stl.capture(model, grid(6, 4, 6))
+    assert net.readout.then == readout
+    assert net.proof is not None
+    assert ("native_layer_norm" in net.proof.decomposed) == (norm(WEIGHT) is not WEIGHT)
+    assert "_softmax" not in net.proof.decomposed
+
+
+def test_a_table_that_computes_something_else_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong: Callable[..., Tensor] = lambda x, approximate="none": x * torch.sigmoid(1.702 * x)  # noqa: E731
+    monkeypatch.setitem(decomposed.decomposition_table, torch.ops.aten.gelu.default, wrong)
+    decomposed._spelled.cache_clear()
+    try:
+        with pytest.raises(CaptureError, match="'gelu' is not what torch's decomposition of it computes"):
+            stl.capture(Composed(functional.gelu), grid(6, 4, 6))
+    finally:
+        decomposed._spelled.cache_clear()

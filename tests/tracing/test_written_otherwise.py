@@ -230,10 +230,6 @@ REMEDIES: dict[str, tuple[Callable[[Net, Tensor], object], str]] = {
         lambda net, x: net.leave(spikes(net.enter(x))[3:].sum(0)),
         "take the mean in place of the sum",
     ),
-    "softmax of each step, doubled": (
-        lambda net, x: net.leave(spikes(net.enter(x))).softmax(-1).sum(0) * 2,
-        "return what it reads, and apply it to that",
-    ),
     "the first spike by a minimum": (
         lambda net, x: torch.where(spikes(net.enter(x)) > 0, torch.arange(len(x)).view(-1, 1, 1), len(x)).amin(0),
         r"unsupported readout over time: 'amin'; return what it reads, \[T, B, ...\] at every step",

@@ -21,7 +21,9 @@ from stl_deploy.graph.run import NetworkInput, run
 from stl_deploy.tracing import Time
 from stl_deploy.tracing.proof.replay import Values, replay
 from stl_deploy.tracing.recognition.thresholds import one_step
+from stl_deploy.tracing.recording.decomposed import Decomposed
 from stl_deploy.tracing.recording.operations import ROUNDS
+from stl_deploy.tracing.recording.running import Call
 from stl_deploy.tracing.recording.running import run as run_module
 from stl_deploy.tracing.recording.source_lines import Place
 from stl_deploy.tracing.trace import Traced, record_steps, steps_of
@@ -77,7 +79,9 @@ class Proof:
     module returns besides the graph's output, the first of them, because ``output`` named none. states: forward's
     arguments that got what it returned in the step before. before_fold: whether the proof is of the graph before a
     fold, which changed its numbers or rounded its input. matrices: layers that no node holds as they are, and how many
-    times their MACs the matrices in their place have. initial_norms: batch norms that have seen no data.
+    times their MACs the matrices in their place have. initial_norms: batch norms that have seen no data. decomposed:
+    operations that torch's own table spells out, and their largest difference from torch's kernels on x, relative to
+    the largest value.
     """
 
     replay_compared: int
@@ -95,6 +99,7 @@ class Proof:
     before_fold: bool = False
     matrices: Mapping[str, float] = field(default_factory=dict)
     initial_norms: int = 0
+    decomposed: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def silent(self) -> bool:
@@ -128,6 +133,9 @@ class Proof:
             output += f"; layer '{name}' is a matrix of {times:,g} times its MACs"
         if self.initial_norms:
             output += f"; {counted(self.initial_norms, 'batch norm')} without statistics yet: check() draws them"
+        if self.decomposed:
+            names, most = ", ".join(map(repr, sorted(self.decomposed))), max(self.decomposed.values())
+            output += f"; {names}: measured, not exact, {most:.1g} of the largest value from torch's kernels"
         rates = {layer.layer: layer.rate for layer in self.layers if layer.compared}
         output += "".join(f"; {warning}" for warning in rate_warnings(rates))
         output += "".join(
@@ -226,6 +234,26 @@ def prove_outputs(
             "input's shape?"
         )
     return own.numel()
+
+
+def prove_decomposed(model: nn.Module, call: Call, x: Tensor, most: float) -> tuple[dict[str, float], int]:
+    """Compare operations that are spelled out with torch's own kernels on ``x``.
+
+    Returns the largest difference of each, relative to its largest value, and the number of outputs that differ from
+    those of the model as it is written; raises CaptureError for an operation that differs by more than ``most``.
+    """
+    if call.decomposed is None:
+        return {}, 0
+    mode = Decomposed(call.decomposed.kept, compares=True)
+    made = run_module(model, x, replace(call, decomposed=mode)).double().numpy()
+    for name, apart in mode.apart.items():
+        if not apart <= most:
+            raise CaptureError(
+                f"'{name}' is not what torch's decomposition of it computes: {apart:.1g} of its largest value apart"
+            )
+    own = run_module(model, x, replace(call, decomposed=None)).double().numpy()
+    largest = float(np.abs(own, where=np.isfinite(own), out=np.zeros_like(own)).max(initial=0))
+    return mode.apart, int(np.count_nonzero(~np.isclose(made, own, 0, most * largest, equal_nan=True)))
 
 
 def _require_readout(traced: Traced, outputs: list[Tensor], own: Tensor, axis: int | None, what: str) -> None:

@@ -224,11 +224,11 @@ def _between(call: Call) -> str:
 
 
 def _softplus(call: Call) -> str:
-    if call.option(1, "beta", 1) != 1 or call.option(2, "threshold", 20) != 20:
-        raise NoFormError("expected 'softplus' with beta=1 and threshold=20; found others")
-    x = call.arg(call.args[0])
-    large = call.put("gt", x, call.number(20), dtype="bool")
-    return call.put("where", large, x, call.put("log1p", call.put("exp", x)))
+    x, beta = call.arg(call.args[0]), call.option(1, "beta", 1)
+    scaled = x if beta == 1 else call.put("mul", x, call.number(beta))
+    large = call.put("gt", scaled, call.number(call.option(2, "threshold", 20)), dtype="bool")
+    soft = call.put("log1p", call.put("exp", scaled))
+    return call.put("where", large, x, soft if beta == 1 else call.put("div", soft, call.number(beta)))
 
 
 def _silu(call: Call) -> str:
@@ -258,3 +258,5 @@ _FORMS: Mapping[str, Callable[[Call], str]] = {
     "leaky_relu": _leaky_relu,
 }
 """Forms of ATen operations that are not one operation of the same name."""
+LOWERED = frozenset((*OPERATIONS, *_RENAMED, *_FORMS))
+"""Names of the operations that Cells have."""

@@ -81,13 +81,15 @@ def as_found(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _steps_apart(modules: list[nn.Module]) -> Iterator[None]:
-    """Let `nn.LSTM` compute step by step: oneDNN runs all its steps in one kernel."""
-    enabled = torch._C._get_mkldnn_enabled()
+    """Let `nn.LSTM` and attention compute step by step: oneDNN runs all steps in one kernel, torch a whole layer."""
+    enabled, fast = torch._C._get_mkldnn_enabled(), torch.backends.mha.get_fastpath_enabled()
     torch._C._set_mkldnn_enabled(enabled and not any(isinstance(module, nn.LSTM) for module in modules))
+    torch.backends.mha.set_fastpath_enabled(False)
     try:
         yield
     finally:
         torch._C._set_mkldnn_enabled(enabled)
+        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 def _state(module: nn.Module) -> Iterator[Tensor]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import pairwise
 from operator import ge
 from typing import Any
@@ -129,7 +130,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _operation(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         if func.namespace not in ("aten", "prims", "prim"):
             return self._enter(func, args, kwargs)
-        if _is_composite(func):
+        if is_composite(func):
             with self:
                 return func.decompose(*args, **kwargs)  # as autograd does, unless in inference mode or an own operator
         name = _name(func)
@@ -525,7 +526,9 @@ def _by_image(pool: Any, x: Tensor, *sizes: Any) -> Any:
     return map_tree(made, Tensor, lambda image: image.unflatten(0, x.shape[:2]))
 
 
-def _is_composite(func: Any) -> bool:
+@cache
+def is_composite(func: Any) -> bool:
+    """Return whether torch makes an operation of others by itself."""
     return torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
 
 

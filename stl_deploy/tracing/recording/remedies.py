@@ -11,8 +11,6 @@ from torch import nn
 from stl_deploy.errors import GraphError
 from stl_deploy.graph.program import Neuron, Program
 
-_NORM = "it divides by statistics of each sample; use BatchNorm, which goes into the weights"
-_ACTIVATION = "a real-valued activation is not a spiking neuron; train with ReLU or ReLU6 in its place, and convert"
 _ORDER = (
     "a spike is decided by its own potential; leave out comparisons between neurons; at the end (the decision, the "
     "first spike) return every step, [T, B, ...], and apply it to that"
@@ -24,38 +22,16 @@ _COUNTED = (
     "where it prepares x, apply it to x before capture"
 )
 SPARSE = "a graph holds all weights: keep them dense, F.linear(x, weight), with zeros in the places left out"
-_SPIKING = "write (q @ k.transpose(-2, -1)) * scale @ v"
-SOFTMAX = "softmax divides by a sum over each row; spiking attention has none: " + _SPIKING
-_ATTENTION = (
-    "_scaled_dot_product_flash_attention_for_cpu",
-    "_scaled_dot_product_attention_math_for_cpu",
-    "_scaled_dot_product_efficient_attention",
-    "_native_multi_head_attention",
-)
-SPREADS = ("std", "var", "std_mean", "var_mean")
-NORMS = ("native_layer_norm", "native_group_norm", "_fused_rms_norm", "rms_norm")
+ATTENTION = "write F.scaled_dot_product_attention(q, k, v) of q, k and v [B, heads, tokens, features]"
 _INSTEAD = {
-    **dict.fromkeys(NORMS, _NORM),
-    **dict.fromkeys(SPREADS, "normalise x before capture, or use BatchNorm, which goes into the weights"),
     **dict.fromkeys(("argmax", "argmin", "sort", "topk", "kthvalue"), _ORDER),
-    **dict.fromkeys(("cumsum", "median", "logsumexp", "cumprod"), _STATISTIC),
-    **dict.fromkeys(("linalg_vector_norm", "linalg_norm", "norm"), _NORM),
-    **dict.fromkeys(_ATTENTION, SOFTMAX),
-    **dict.fromkeys(("nan_to_num", "hardshrink", "fmod", "remainder"), _PREPARED),
+    **dict.fromkeys(("cumsum", "median", "cumprod"), _STATISTIC),
+    **dict.fromkeys(("fmod", "remainder"), _PREPARED),
     "bmm": "with weights of its own for each group write Conv1d(n, m, 1, groups=g), or a block-diagonal Linear",
     "bitwise_xor": "write a * (1 - b) + b * (1 - a) of two spikes",
     "floor_divide": _COUNTED,
-    "threshold": "write torch.where(x > threshold, x, value)",
     **dict.fromkeys(("_to_sparse", "_sparse_mm", "_sparse_addmm", "sparse_mask", "_to_dense"), SPARSE),
     **dict.fromkeys(("_to_sparse_csr", "_sparse_coo_tensor_unsafe", "sparse_coo_tensor"), SPARSE),
-    **dict.fromkeys(
-        ("_softmax", "_log_softmax"),
-        "it divides by a sum over the classes of each step; return what it reads, and apply it to that; spiking "
-        "attention has none: " + _SPIKING,
-    ),
-    **dict.fromkeys(
-        ("gelu", "elu", "hardswish", "hardsigmoid", "_prelu_kernel", "mish", "rrelu_with_noise", "glu"), _ACTIVATION
-    ),
 }
 
 

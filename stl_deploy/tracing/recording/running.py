@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, TypeVar, get_args
 
@@ -17,6 +17,7 @@ from stl_deploy._util.untrusted import one_line
 from stl_deploy.config.options import Time
 from stl_deploy.errors import CaptureError, InputError
 from stl_deploy.nn.fused.switch import paused
+from stl_deploy.tracing.recording.decomposed import Decomposed
 from stl_deploy.tracing.recording.model_state import (
     Weights,
     as_found,
@@ -41,7 +42,7 @@ class Call:
     """Convention of a model's call: position of time, reset, and the chosen output.
 
     timeless: forward keeps no state, and is called at several steps to tell so. asked: the position that is named.
-    drawn: the number in the place of random ones; None refuses these.
+    drawn: the number in the place of random ones; None refuses these. decomposed: spells composite operations out.
 
     Raises InputError for an unknown position of time.
     """
@@ -51,6 +52,7 @@ class Call:
     output: Pick = None
     timeless: bool = False
     drawn: float | None = None
+    decomposed: Decomposed | None = None
 
     @property
     def asked(self) -> Time:  # noqa: D102
@@ -195,7 +197,11 @@ def stepped(model: nn.Module, x: Tensor, call: Call) -> Iterator[Any]:
 def called(model: nn.Module, x: Tensor, call: Call, passed: PassedState | None = None) -> Any:
     """Return what forward makes of ``x`` and of the state that was passed; raise CaptureError where it fails."""
     try:
-        with nullcontext() if call.drawn is None else Undrawn(call.drawn):
+        with ExitStack() as modes:
+            if call.drawn is not None:
+                modes.enter_context(Undrawn(call.drawn))
+            if call.decomposed is not None:
+                modes.enter_context(call.decomposed)
             if passed is None:
                 return model(x)
             returned = model(x, **passed.values)

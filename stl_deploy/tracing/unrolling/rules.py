@@ -9,7 +9,7 @@ import torch
 
 from stl_deploy.errors import CaptureError
 from stl_deploy.tracing.recording.operations import Op, Value, map_tree
-from stl_deploy.tracing.recording.remedies import NORMS, NOT_READ, SPREADS, no_form
+from stl_deploy.tracing.recording.remedies import NOT_READ, no_form
 from stl_deploy.tracing.recording.source_lines import Place
 from stl_deploy.tracing.unrolling import along_time
 from stl_deploy.tracing.unrolling.addresses import by_addresses
@@ -33,8 +33,6 @@ _BATCHED = (
     "adaptive_max_pool2d",
     "_adaptive_avg_pool2d",
     "adaptive_avg_pool1d",
-    "native_group_norm",
-    "native_layer_norm",
     "upsample_linear1d",
     "upsample_bilinear2d",
     "upsample_bicubic2d",
@@ -64,6 +62,8 @@ Any other one is refused: an option that nobody reads would be captured as if it
 _EXTREMES = {"amax": "amax", "max": "amax", "any": "amax", "amin": "amin", "min": "amin", "all": "amin"}
 """Operations that give the largest or the least over axes, and which of both."""
 _HARMLESS = ("layout", "device", "pin_memory", "non_blocking", "memory_format")
+SOFTMAXES = frozenset(("_softmax", "_log_softmax"))
+"""Operations of each step with which a readout may end."""
 _SHAPE_ONLY = ("zeros_like", "ones_like", "full_like", "empty_like")
 
 
@@ -154,7 +154,7 @@ def interpret(unroller: Unroller, op: Op) -> list[Flow]:
         return _batched(unroller, op)
     if op.name == "constant_pad_nd":
         _require_padding(unroller.flow(op.args[0]), op)
-    if op.name in ("_softmax", "_log_softmax"):
+    if op.name in SOFTMAXES:
         return [_over_classes(unroller, op)]
     if op.name == "bmm" and not any(unroller.flow(value).constant for value in op.inputs):
         return [_two_signals(unroller, op)]
@@ -186,8 +186,6 @@ def _waits(unroller: Unroller, op: Op) -> bool:
 
 def _require_known_options(op: Op) -> None:
     """Raise CaptureError for an option that changes what an operation computes and that no rule reads."""
-    if op.name in SPREADS:
-        raise refuse(no_form(op.name), op)
     known = {*_OPTIONS.get(op.name, ()), *_HARMLESS, op.writes}
     for name, option in op.kwargs.items():
         if name == "dtype" and op.name in ("sum", "mean") and option in (None, torch.float32, torch.float64):
@@ -215,8 +213,6 @@ def _batched(unroller: Unroller, op: Op) -> list[Flow]:
     torn = any(isinstance(f, int) for f in first) and not ("batch_norm" in op.name and len(flow.layout) == 2)
     torn = torn and not over_steps
     if BATCH not in first or torn:
-        if op.name in NORMS:
-            raise refuse(no_form(op.name), op)
         if (kind := op.place.kind).startswith("InstanceNorm"):
             instead = f"use {kind.replace('Instance', 'Batch')}, whose running statistics go into the weights"
             raise refuse(f"'{kind}' has no form in a spiking graph; {instead}", op)
