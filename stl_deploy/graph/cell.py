@@ -9,10 +9,10 @@ tanh, sqrt, ...) round otherwise from library to library.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import count
-from math import inf, prod
+from math import inf, prod, tanh
 from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 import numpy as np
@@ -130,7 +130,7 @@ class Cell(Node):
 
     @cached_property
     def gradients(self) -> Mapping[str, str]:
-        """The integers ``s`` by the name of a straight-through gradient, ``(s - b) + b``, that is s in every bit."""
+        """The spikes ``s`` by the name of a straight-through gradient, ``(s - b) + b``, that is s in every bit."""
         made = {operation.name: operation for operation in self.operations}
         shown = ((o.name, _straight_through(o, made, self.ranges)) for o in self.operations)
         return {name: spikes for name, spikes in shown if spikes is not None}
@@ -320,7 +320,10 @@ def broadcasts(shape: Shape, whole: Shape) -> bool:
 
 
 _ANY, _BOOL = Range(-inf, inf, False), Range(0, 1, True, True)
+_FIRED = Range(1, 1, True)
 _ROUNDINGS = ("floor", "ceil", "round", "trunc")
+_SLACK = 2.0**-20
+"""Relative distance that the roundings of a few operations may move the end of a range; 0 stays 0."""
 _SETTLING = 3
 """Rounds after which a state whose bounds still grow has none."""
 
@@ -352,45 +355,63 @@ def _bounded(cell: Cell, states: Mapping[str, Range]) -> dict[str, Range]:
 
 
 def _straight_through(operation: Operation, made: Mapping[str, Operation], known: Mapping[str, Range]) -> str | None:
-    """Return the integers ``s`` of a straight-through gradient ``(s - b) + b``, if that is s in every bit.
+    """Return the spikes ``s`` of a straight-through gradient, ``(s - b) + b``, if that is s in every bit.
 
-    It is where s rounds b, for then ``s - b`` is exact; and for -1, 0 and 1 where b lies between 0 and s or beyond 0
-    by rounding alone: an error of ``s - b``, at most half a unit below 1, is rounded away.
+    It is where s rounds b, for then ``s - b`` is exact; where s is 0; and where ``s - b`` is at most the power of two
+    at or below s: its error, at most half a unit below that power, is rounded away.
     """
-    for less, b in (operation.args, operation.args[::-1]) if operation.op == "add" else ():
-        if less not in made or made[less].op != "sub" or made[less].args[1] != b:
+    args, order = operation.args, 1 if operation.op == "add" else -1  # b - (b - s) is the same number
+    for less, b in {"add": (args, args[::-1]), "sub": (args[::-1],)}.get(operation.op, ()):
+        s, other = made[less].args[::order] if less in made and made[less].op == "sub" else ("", "")
+        if other != b:
             continue
-        s, _ = made[less].args
-        within = all(known[name].low >= -1 and known[name].high <= 1 for name in (s, b))
-        alike = _sign_of(s, made, known) == _sign_of(b, made, known)
-        alike = alike or all(known[name].low >= 0 for name in (s, b)) or all(known[name].high <= 0 for name in (s, b))
-        rounds = s in made and made[s].op in _ROUNDINGS and made[s].args == (b,)
-        if known[s].whole and (rounds or (within and alike)):
+        if s in made and made[s].op in _ROUNDINGS and made[s].args == (b,):
+            return s
+        levels = _levels(s, made, known)
+        if levels and all(_is_rounded_away(of, _range_where(b, at, lies, made, known)) for of, at, lies in levels):
             return s
     return None
 
 
-def _sign_of(name: str, made: Mapping[str, Operation], known: Mapping[str, Range]) -> str:
-    """Return the first value that has the sign of a value wherever that is not 0."""
-    while name in made:
-        args = made[name].args
-        low, high = known[args[-1]][:2]
-        match made[name].op:
-            case "sign" | "tanh" | "floor" | "ceil" | "round" | "trunc":
-                name = args[0]
-            case "max" if high <= 0:
-                name = args[0]
-            case "min" if low >= 0:
-                name = args[0]
-            case "mul" | "div" if low > 0:
-                name = args[0]
-            case "where" if low == high == 0:
-                name = args[1]
-            case "where" if known[args[1]][:2] == (0, 0):
-                name = args[2]
-            case _:
-                break
-    return name
+def _levels(name: str, made: Mapping[str, Operation], known: Mapping[str, Range]) -> list[tuple[Range, str, Range]]:
+    """Return the values of spikes but 0, each with a value that then lies in a range; nothing if they are unknown."""
+    operation = made.get(name)
+    op, args = ("", ()) if operation is None else (operation.op, operation.args)
+    match op:
+        case "cast":
+            return _levels(args[0], made, known)
+        case "gt" | "ge":
+            return [(_FIRED, args[0], Range(known[args[1]].low, inf, False))]
+        case "sign":
+            return [(_FIRED, args[0], Range(0, inf, False)), (Range(-1, -1, True), args[0], Range(-inf, 0, False))]
+        case "where" if known[args[1]][:2] == (0, 0):
+            return _levels(args[2], made, known)
+        case "where" if known[args[2]][:2] == (0, 0):
+            return _levels(args[1], made, known)
+        case "mul":
+            spikes, size = args if known[args[1]].low > 0 else args[::-1]
+            levels = _levels(spikes, made, known) if known[size].low > 0 else []
+            return [(_range(made[name], [of, known[size]]), at, lies) for of, at, lies in levels]
+    low, high, whole, _ = known[name]
+    return [(_FIRED, name, _FIRED)] if whole and low >= 0 and high <= 1 else []
+
+
+def _range_where(b: str, name: str, lies: Range, made: Mapping[str, Operation], known: Mapping[str, Range]) -> Range:
+    """Return the range of ``b`` where another value lies in a range, too."""
+    low, high, whole = known[name][:3]
+    changed = {name: Range(max(low, lies.low), min(high, lies.high), whole)}
+    for operation in made.values():
+        if b in changed or operation.name not in known:
+            break
+        if operation.name != name and not changed.keys().isdisjoint(operation.args):
+            changed[operation.name] = _range(operation, [changed.get(arg, known[arg]) for arg in operation.args])
+    return changed.get(b, known[b])
+
+
+def _is_rounded_away(s: Range, b: Range) -> bool:
+    most = 2.0 ** np.floor(np.log2(min(abs(s.low), abs(s.high))))
+    gaps = (s.high - b.low, b.low), (b.high - s.low, b.high)
+    return all(gap <= most * (1 - _SLACK * (end != 0)) for gap, end in gaps)
 
 
 def _of_array(array: Array) -> Range:
@@ -427,8 +448,14 @@ def _range(operation: Operation, args: list[Range]) -> Range:
             return Range(0, max(abs(low), abs(high)), whole)
         case "cast":
             return Range(low, high, whole or operation.dtype != "float32")
-        case "sign" | "tanh" | "sigmoid":
-            return Range(0 if operation.op == "sigmoid" else -1, 1, operation.op == "sign")
+        case "div" if low > 0:
+            return _range(replace(operation, op="mul"), [first, Range(1 / high, 1 / low, False)])
+        case "sign":
+            return Range(np.sign(low), np.sign(high), True)
+        case "tanh":
+            return Range(tanh(low), tanh(high), False)
+        case "sigmoid":
+            return Range((1 + tanh(low / 2)) / 2, (1 + tanh(high / 2)) / 2, False)
         case rounding if rounding in _ROUNDINGS:
             return Range(np.floor(low), np.ceil(high), True)
     return _ANY

@@ -82,11 +82,15 @@ def test_amplitudes_are_spikes_and_traces_are_none():
 
 
 CLIP = ["over = max x less", "b = min over one"]
+SIZED = ["u = cast f", "s = mul u size", "over = max x less", "w = min over one", "b = mul w size"]
 GRADIENTS = {
     "ternary": (["size = abs x", "out:bool = lt size half", "up = sign x", "s = where out zero up", *CLIP], True),
     "a bound that turns the sign": ([*CLIP, "f:bool = gt x least", "s = cast f"], False),
     "from 0 to 1": (["f:bool = gt x half", "s = cast f", "over = max x zero", "b = min over one"], True),
-    "steep": (["f:bool = gt x half", "s = cast f", "k = mul x five", "b = tanh k"], False),
+    "steep": (["f:bool = gt x half", "s = cast f", "k = mul x five", "b = tanh k"], True),
+    "from 0 to a half": (["f:bool = gt x zero", "u = cast f", "s = mul half u", *CLIP[:1], "b = min over half"], True),
+    "sized": (["f:bool = gt x half", *SIZED], True),
+    "sized, from 0": (["f:bool = gt x zero", *SIZED], False),
     "its sign": (["s = sign x", "k = mul x five", "b = tanh k"], True),
     "rounded": (["b = mul x five", "s = round b"], True),
     "rounded down": (["b = mul x five", "s = floor b"], True),
@@ -98,7 +102,7 @@ GRADIENTS = {
 @pytest.mark.parametrize("name", GRADIENTS)
 def test_a_gradient_is_its_spikes_in_every_bit_or_no_spikes(name):
     lines, proved = GRADIENTS[name]
-    numbers = {"zero": 0, "one": 1, "less": -1, "half": 0.5, "least": -0.5, "five": 5}
+    numbers = {"zero": 0, "one": 1, "less": -1, "half": 0.5, "least": -0.5, "five": 5, "size": 0.7}
     made = cell(
         "cell",
         [("x", None, (2**16,))],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -114,6 +115,16 @@ def masked(v: Tensor) -> Tensor:
     return z
 
 
+def steep(v: Tensor) -> Tensor:
+    """As MPBN's surrogate: from 0 to 1, but for rounding."""
+    return (torch.tanh(3 * (v.clamp(0, 0.5) - 0.25)) + np.tanh(0.75)) / (2 * np.tanh(0.75))  # type: ignore[no-any-return]
+
+
+def through(s: Tensor, b: Tensor) -> Tensor:
+    """Spikes with the gradient of a surrogate."""
+    return (s.float() - b).detach() + b
+
+
 SPELLINGS: dict[str, dict[str, Callable[[Tensor], Tensor]]] = {
     "gt": {
         "v > θ": lambda v: (v > 0.25).float(),
@@ -149,6 +160,10 @@ SPELLINGS: dict[str, dict[str, Callable[[Tensor], Tensor]]] = {
         "s and true": lambda v: torch.logical_and(v > 0.25, torch.ones_like(v, dtype=torch.bool)).float(),
         "1 - (1 - s)": lambda v: 1 - (1 - (v > 0.25).float()),
         "1 - r": lambda v: -(v <= 0.25).float() + 1,
+        "(s - clamp) + clamp": lambda v: through(v > 0.25, (v + 0.25).clamp(0, 1)),
+        "s - σ + σ": lambda v: (v > 0.25).float().detach() - torch.sigmoid(v).detach() + torch.sigmoid(v),
+        "steep + (s - steep)": lambda v: steep(v) + ((v > 0.25).float() - steep(v)).detach(),
+        "σ - (σ - s)": lambda v: torch.sigmoid(v) - (torch.sigmoid(v) - (v > 0.25).float()).detach(),
     },
     "ge": {
         "v >= θ": lambda v: (v >= 0.25).float(),
@@ -170,6 +185,8 @@ SPELLINGS: dict[str, dict[str, Callable[[Tensor], Tensor]]] = {
         "r == 0": lambda v: ((v < 0.25).float() == 0).float(),
         "(v < θ) ^ true": lambda v: ((v < 0.25) ^ True).float(),
         "v > θ or v == θ": lambda v: ((v > 0.25) | (v == 0.25)).float(),
+        "(s - tanh) + tanh": lambda v: through(v - 0.25 >= 0, torch.tanh(v - 0.25)),
+        "(2 s - 2 σ) + 2 σ": lambda v: 0.5 * through(2.0 * (v >= 0.25), 2 * torch.sigmoid(v - 0.25)),
     },
 }
 CASES = [(compare, name) for compare, spellings in SPELLINGS.items() for name in spellings]
@@ -207,6 +224,81 @@ def test_each_spelling_of_a_comparison_is_one_program(
     net = require_same(model, grid(6, 4, 6), grid(9, 3, 6, seed=3))
     assert repr(net.program.nodes) == in_plain_words[compare, reset]
     assert bool((torch.cat(model.potentials) == 0.25).any())
+
+
+@pytest.mark.parametrize(
+    "spikes",
+    [
+        lambda v: through(v > 0.25, v),
+        lambda v: through(v > 0.25, torch.relu(v)),
+        lambda v: through(v > 0.25, 1e8 * torch.tanh(v)),
+        lambda v: through(v > -0.75, torch.tanh(v)),
+        lambda v: (v > 0.25).float() + torch.sigmoid(v) - torch.sigmoid(v).detach(),
+        lambda v: (v > 0.25).float() - torch.sigmoid(v).detach() + torch.sigmoid(1.5 * v),
+        lambda v: through(0.7 * (v > 0.25), (v - 0.25).clamp(0, 0.7)),
+    ],
+)
+def test_a_gradient_that_may_round_its_spikes_stays(spikes: Callable[[Tensor], Tensor]) -> None:
+    """So does one of two surrogates."""
+    require_cell(Net(subtracting(spikes, 0.25)), grid(6, 4, 6), grid(9, 3, 6, seed=3), 1000 * X)
+
+
+def normed(channels: int) -> nn.BatchNorm2d:
+    norm = nn.BatchNorm2d(channels)
+    for values in (norm.running_mean, norm.running_var, norm.weight.data, norm.bias.data):
+        assert values is not None
+        values.add_(torch.rand(channels) / 4)
+    return norm
+
+
+class OfNormedPotentials(nn.Module):
+    """Published MPBN nets: norms of currents and of potentials; the reset takes the potential as it is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.leave = nn.Conv2d(2, 4, 3, padding=1, bias=False), nn.Conv2d(4, 3, 3, bias=False)
+        self.currents, self.potentials = normed(4), normed(4)
+        with torch.no_grad():
+            self.conv.weight.mul_(3)
+            self.leave.weight.mul_(3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        v, w, spikes = torch.zeros(1), torch.zeros(1), []
+        for step in x:
+            v = 0.25 * v + self.currents(self.conv(step))
+            s = through(self.potentials(v) / 0.9 > 0.25, steep(self.potentials(v) / 0.9))
+            v = v * (1 - s)
+            w = 0.25 * w + self.leave(s)
+            spikes.append(through(w > 0.25, steep(w)))
+            w = w * (1 - spikes[-1])
+        return torch.stack(spikes)
+
+
+def test_norms_of_potentials_are_thresholds(tmp_path: Path) -> None:
+    x = torch.randint(0, 2, (6, 4, 2, 6, 6)).float()
+    model = OfNormedPotentials().eval()
+    net = require_same(model, x, 2 * torch.rand(9, 3, 2, 6, 6))
+    first = next(iter(net.program.spiking))
+    assert isinstance(first, ir.Neuron)
+    assert first.threshold is not None
+    np.testing.assert_array_equal(first.threshold, first.threshold[:, :1, :1] + np.zeros((6, 6), np.float32))
+    assert 0.1 < net.simulate(x.numpy()).y.mean() < 0.9
+    for name, to in (("net.nir", "nir"), ("net.net", "netx"), ("c", "c")):
+        net.export(tmp_path / name, to=to)
+    again = stl.read(tmp_path / "net.nir").simulate(x.numpy()).y
+    np.testing.assert_array_equal(again, model(x).detach().numpy())
+
+
+def test_norms_of_potentials_that_turn_them_are_none() -> None:
+    model = OfNormedPotentials().eval()
+    with torch.no_grad():
+        model.potentials.weight[1] *= -1
+    require_cell(model, torch.rand(6, 4, 2, 6, 6))
+    with torch.no_grad():
+        model.potentials.weight.abs_()
+        model.potentials.bias[2] = 3  # the potential at rest fires
+    require_cell(model, torch.rand(6, 4, 2, 6, 6))
 
 
 @pytest.mark.parametrize("scaled", [lambda v: v, lambda v: v - INFINITE, lambda v: (v - INFINITE) / 2])

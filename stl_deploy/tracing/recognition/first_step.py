@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from stl_deploy.tracing.recognition.lowering import NoFormError
-from stl_deploy.tracing.recognition.thresholds import is_elementwise
+from stl_deploy.tracing.recognition.thresholds import is_affine_norm, is_elementwise
 from stl_deploy.tracing.recording.source_lines import in_module
 from stl_deploy.tracing.unrolling.layout import BATCH, Sizes, shape_of
 from stl_deploy.tracing.unrolling.nodes import Node
@@ -103,6 +103,6 @@ class Code:
             return drawn[step]
         if step == 0 and signal.first is not None:
             return self.first(signal, signal.first)
-        if not is_elementwise(signal):
+        if not is_elementwise(signal) and not is_affine_norm(signal):
             raise NoFormError(f"'{signal.node.called}' is no elementwise arithmetic")
         return self.later(signal, step)

@@ -2,21 +2,27 @@
 
 ``where(c, 1, 0)``, ``where(v < θ, 0, 1)``, ``relu(sign(u))``, ``heaviside(u, 0)``, ``(v < θ) == 0`` and
 ``1 - (v < θ)`` are ``v > θ`` or ``v >= θ``; ``clamp(floor(u) / c, 0, 1)`` is ``clamp(floor(u), 0, c) / c``.
-Torch's own kernels run on all that they may read: one number for below the
-level, one for on it, and one for above it.
+Torch's own kernels run on all that they may read: one number for below the level, one for on it, and one for above it.
+
+``(s - b) + b``, the value of a straight-through gradient, is s where it is that in every bit, as bounds of b show.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from stl_deploy._util.reachable import reachable
+from stl_deploy.graph.cell import Cell, Constant, Dtype, Operation
 from stl_deploy.tracing.recognition.counts import clamp_bounds, constant_number
+from stl_deploy.tracing.recognition.lowering import Call, NoFormError, dtype_of, lower
 from stl_deploy.tracing.recording.operations import ROUNDS, map_tree
 from stl_deploy.tracing.recording.watched import leaves
 from stl_deploy.tracing.unrolling.nodes import Node, replace_nodes
@@ -29,6 +35,65 @@ _SIDES = torch.tensor([-1.0, 0.0, 1.0])
 """A number below 0, 0, and one above it."""
 _SPIKES = {(0, 0, 1): ("gt", False), (0, 1, 1): ("ge", False), (1, 1, 0): ("gt", True), (1, 0, 0): ("ge", True)}
 """Comparisons by their values below, on and above the level, and whether these are turned."""
+
+
+class _Operations:
+    """Takes down the operations of one step as those of a Cell (see `Writer`)."""
+
+    def __init__(self) -> None:
+        self.operations: list[Operation] = []
+        self.constants: list[Constant] = []
+        self.values: dict[Ref, str] = {}
+
+    def op(self, op: str, *args: str, dtype: Dtype) -> str:
+        self.operations.append(Operation(f"t{len(self.operations)}", op, args, dtype))
+        return self.operations[-1].name
+
+    def constant(self, value: Any, dtype: Dtype) -> str:
+        with np.errstate(all="ignore"):
+            array = np.asarray(value).astype(dtype)
+        if not array.size or not np.isfinite(array).all():
+            raise NoFormError("a constant is infinite, or there is none")
+        self.constants.append(Constant(f"c{len(self.constants)}", array))
+        return self.constants[-1].name
+
+    def read(self, item: Ref | Node) -> str:
+        """Return the name of a value; nothing is known of one that is not lowered."""
+        if isinstance(item, Node):
+            return self.constant(item.value.numpy(), dtype_of(item))
+        return self.values.setdefault(item, f"x{len(self.values)}")
+
+    def cell(self) -> Cell:
+        """Return the operations as a Cell without shapes."""
+        fields: dict[str, Any] = dict.fromkeys(
+            ("shape", "operands", "operand_shapes", "states", "outputs", "output_shapes"), ()
+        )
+        return Cell(
+            name="",
+            names=tuple(self.values.values()),
+            constants=tuple(self.constants),
+            operations=tuple(self.operations),
+            **fields,
+        )
+
+
+def _write_gradients(signals: Sequence[Signal]) -> None:
+    """Write each straight-through gradient that is its spikes in every bit as these (see `Cell.gradients`)."""
+    differences = {signal for signal in signals if signal.node.name == "sub"}
+    if all(differences.isdisjoint(read_now(signal)) for signal in signals if signal.node.name in ("add", "sub")):
+        return
+    written, made = _Operations(), dict[str, Signal]()
+    for signal in in_order(signals, read_now):
+        if signal.node.pointwise:
+            with suppress(NoFormError):
+                args, kwargs = tuple(signal.args), signal.kwargs or {}
+                name = lower(Call(written, signal.node, args, kwargs, written.read, dtype_of(signal.node)))
+                written.values[Ref(signal, 0)] = name
+                made.setdefault(name, signal)
+    for name, source in written.cell().gradients.items():
+        if name in made and source in made and made[name].node.layout == made[source].node.layout:
+            spikes = made[source]
+            _become(made[name], spikes.node.name, *spikes.args, **(spikes.kwargs or {}))
 
 
 class _Sides(NamedTuple):
@@ -44,6 +109,7 @@ def in_one_spelling(steps: Steps) -> Steps:
     spelling = _Spelling(steps)
     for signal in steps.signals:
         spelling.read(signal)
+    _write_gradients(spelling.signals)
     needed = {*reachable([steps.output.signal], steps.all_reads)}
     steps.signals = in_order((signal for signal in spelling.signals if signal in needed), read_now)
     steps.of_node = {node: known for node, known in steps.of_node.items() if known[0] in needed}

@@ -68,6 +68,11 @@ def is_elementwise(signal: Signal) -> bool:
     return signal.node.pointwise or signal.node.name in ("reshape", "expand")
 
 
+def is_affine_norm(signal: Signal) -> bool:
+    """Return whether a signal is a batch norm with running statistics."""
+    return signal.node.name == "native_batch_norm" and not signal.args[5]
+
+
 def find_thresholds(steps: Steps) -> dict[Signal, Threshold]:
     """Return every comparison of a signal with a constant, and every count of a constant's multiples in one."""
     counts = find_counts(steps)
@@ -180,7 +185,8 @@ def of_state(threshold: Threshold, held: Set[Signal]) -> Threshold:
         return threshold
     potential = chain[-1].reads()[0].signal
     theta = _level(potential, chain[::-1], threshold)
-    return threshold if theta is None else replace(threshold, potential=potential, theta=theta)
+    below = theta is not None and bool((theta <= 0).any()) and any(map(is_affine_norm, chain))
+    return threshold if theta is None or below else replace(threshold, potential=potential, theta=theta)
 
 
 def path_to_state(signal: Signal, held: Set[Signal]) -> list[Signal]:
@@ -188,7 +194,8 @@ def path_to_state(signal: Signal, held: Set[Signal]) -> list[Signal]:
     chain: list[Signal] = []
     while signal not in held:
         reads = signal.reads()
-        if signal.node.name not in _MONOTONE or len(reads) != 1 or reads[0].lag:
+        monotone = signal.node.name in _MONOTONE or is_affine_norm(signal)
+        if not monotone or len(reads) != 1 or reads[0].lag:
             return []
         chain.append(signal)
         signal = reads[0].signal
