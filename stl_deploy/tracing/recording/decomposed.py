@@ -43,7 +43,7 @@ _OWN: Mapping[Any, Callable[..., Any]] = {
     torch.ops.aten.var_mean.correction: _variance_and_mean,
     torch.ops.aten.native_group_norm.default: _group_norm,
 }
-"""What stands here in place of the table's."""
+"""Forms that stand in place of the table's."""
 
 
 _OVER_AXES = frozenset(
