@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -747,6 +748,15 @@ def test_a_leak_that_is_subtracted_is_a_neuron_and_a_sum_pool_of_spikes_a_pool(
 
 
 WEIGHT, BIAS = torch.linspace(0.5, 2, 8), torch.linspace(-0.5, 0.5, 8)
+
+
+def into(operation: Callable[..., Tensor], v: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """Return what an operation writes into a tensor of its result's shape, allocated before."""
+    out = torch.zeros(operation(v, *args, **kwargs).shape)
+    operation(v, *args, **kwargs, out=out)
+    return out
+
+
 COMPOSITES: dict[str, Callable[[Tensor], Tensor]] = {
     "native_layer_norm": lambda v: functional.layer_norm(v, (8,), WEIGHT, BIAS),
     "native_group_norm": lambda v: functional.group_norm(v, 2, WEIGHT, BIAS),
@@ -754,8 +764,8 @@ COMPOSITES: dict[str, Callable[[Tensor], Tensor]] = {
     "std": lambda v: (v - v.mean(-1, keepdim=True)) / (v.std(-1, keepdim=True) + 0.1),
     "var": lambda v: v / (1 + v.var(-1, keepdim=True, unbiased=False)),
     "var_mean": lambda v: v - sum(torch.var_mean(v, -1, keepdim=True)),
-    "logsumexp": lambda v: v - v.logsumexp(-1, keepdim=True),
-    "_softmax": lambda v: v.softmax(-1) + v.view(-1, 2, 4).softmax(1).flatten(1),
+    "logsumexp": lambda v: v - v.logsumexp(-1, keepdim=True) + 0.1 * into(torch.logsumexp, v, (1,), keepdim=True),
+    "_softmax": lambda v: v.softmax(-1) + v.view(-1, 2, 4).softmax(1).flatten(1) + into(torch.softmax, v, -1),
     "_log_softmax": lambda v: v.log_softmax(-1),
     "_safe_softmax": lambda v: functional.scaled_dot_product_attention(*[v.view(-1, 2, 4)] * 3).flatten(1),
     "_scaled_dot_product_flash_attention_for_cpu": lambda v: functional.scaled_dot_product_attention(
@@ -763,15 +773,16 @@ COMPOSITES: dict[str, Callable[[Tensor], Tensor]] = {
     ).flatten(1),
     "baddbmm": lambda v: torch.baddbmm(v[..., None], v[..., None], torch.sigmoid(v[:, :1, None])).flatten(1),
     "glu": lambda v: functional.glu(v, -1).repeat(1, 2),
-    "gelu": lambda v: functional.gelu(v) + functional.gelu(v, approximate="tanh"),
+    "gelu": lambda v: functional.gelu(v) + functional.gelu(v, approximate="tanh") + torch.ops.aten.gelu_(1 * v),
     "elu": lambda v: functional.elu(v) + functional.selu(v) + functional.elu(1 * v, 0.5, inplace=True),
     "celu": lambda v: functional.celu(v, 2.0),
     "hardswish": lambda v: functional.hardswish(v) + functional.hardswish(1 * v, inplace=True),
-    "hardsigmoid": functional.hardsigmoid,
-    "mish": functional.mish,
+    "hardsigmoid": lambda v: functional.hardsigmoid(v) + functional.hardsigmoid(1 * v, inplace=True),
+    "mish": lambda v: functional.mish(v) + functional.mish(1 * v, inplace=True),
     "_prelu_kernel": lambda v: functional.prelu(v, WEIGHT),
     "log_sigmoid_forward": functional.logsigmoid,
-    "softshrink": lambda v: functional.softshrink(v) + functional.hardshrink(v) + functional.threshold(v, 0.2, 0.0),
+    "softshrink": lambda v: functional.softshrink(v) + functional.hardshrink(v),
+    "threshold": lambda v: functional.threshold(v, 0.2, 0.0) + functional.threshold(1 * v, 0.1, 0.0, inplace=True),
     "nan_to_num": torch.nan_to_num,
     "logaddexp": lambda v: torch.logaddexp(v, BIAS),
 }

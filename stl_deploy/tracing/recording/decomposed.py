@@ -86,7 +86,8 @@ class Decomposed(TorchDispatchMode):  # type: ignore[no-untyped-call]
         composite, own = is_composite(func), None
         if self.compares and not self._open and not composite:
             with _disable_current_modes():
-                own = func(*map_tree(args, Tensor, Tensor.clone), **kwargs)
+                copies = map_tree((args, kwargs), Tensor, Tensor.clone)
+                own = func(*copies[0], **copies[1])
         opened = [] if composite else [func]
         self._open += opened
         try:
@@ -110,20 +111,47 @@ def _is_real(item: object) -> bool:
 @cache
 def _spelled(func: Any) -> tuple[str, Callable[..., Any] | None]:
     """Return an operation's name, and the function that spells it out; None if there is none."""
-    name = str(func._schema.name.split("::")[1])
-    returns = [each.alias_info for each in func._schema.returns]
+    name, arguments = str(func._schema.name.split("::")[1]), func._schema.arguments
     if func.namespace != "aten":
         return name, None
     if is_composite(func):
         return name, func.decompose
-    if not (torch.Tag.pointwise in func.tags or name.removesuffix("_") in _OVER_AXES):
+    written = [each.name for each in arguments if each.alias_info is not None and each.alias_info.is_write]
+    if not written:
+        is_known = torch.Tag.pointwise in func.tags or name in _OVER_AXES
+        return name, _OWN.get(func) or decomposition_table.get(func) if is_known else None
+    pure = _pure(name.removesuffix("_"), [(each.name, str(each.type)) for each in arguments if not each.is_out])
+    name, spelled = (name, None) if pure is None else _spelled(pure)
+    if spelled is None:
         return name, None
-    if not any(returns):
-        return name, _OWN.get(func) or decomposition_table.get(func)
-    name = name.removesuffix("_")
-    pure = getattr(getattr(torch.ops.aten, name, None), func._overloadname, None)
-    spelled = None if len(returns) > 1 or pure is None else _spelled(pure)[1]
-    return name, spelled and (lambda x, *args, **kwargs: x.copy_(spelled(x, *args, **kwargs)))
+    names = [each.name for each in arguments]
+    return name, lambda *args, **kwargs: _write(spelled, written, dict(zip(names, args, strict=False)), kwargs)
+
+
+def _pure(name: str, read: list[tuple[str, str]]) -> Any:
+    """Return the operation of this name that reads these arguments and writes none; None if there is none."""
+    packet = getattr(torch.ops.aten, name, None)
+    for overload in packet.overloads() if packet is not None else ():
+        func = getattr(packet, overload)
+        arguments = func._schema.arguments
+        is_alike = [(each.name, str(each.type)) for each in arguments] == read
+        if is_alike and not any(each.alias_info for each in arguments):
+            return func
+    return None
+
+
+def _write(spelled: Callable[..., Any], written: list[str], placed: dict[str, Any], named: dict[str, Any]) -> Any:
+    """Compute what an operation in place or with ``out=`` computes, and copy that into what it writes."""
+    targets = [(placed | named)[name] for name in written]
+    made = spelled(*placed.values(), **{name: value for name, value in named.items() if name not in written})
+    if made is NotImplemented:
+        return made
+    results = made if isinstance(made, tuple) else (made,)
+    if any(target.shape != result.shape for target, result in zip(targets, results, strict=True)):
+        return NotImplemented  # torch's own kernel gives a target another shape, or says why not
+    for target, result in zip(targets, results, strict=True):
+        target.copy_(result)
+    return tuple(targets) if isinstance(made, tuple) else targets[0]
 
 
 def _apart(own: Any, made: Any) -> float:
