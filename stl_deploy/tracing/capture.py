@@ -225,7 +225,9 @@ def _batch(model: nn.Module, x: Any, call: Call) -> Tensor:
             raise CaptureError(f"parameter '{name}' is sparse; a graph holds all weights: make it dense by .to_dense()")
         if parameter.is_complex():
             raise CaptureError(f"parameter '{name}' is complex; a graph holds real weights")
-        if parameter.is_floating_point() and not bool(torch.isfinite(parameter).all()):
+        is_mask = not isinstance(parameter, nn.Parameter)  # -inf, where attention does not look
+        numbers = parameter[~parameter.isneginf()] if is_mask else parameter
+        if parameter.is_floating_point() and not bool(torch.isfinite(numbers).all()):
             raise CaptureError(f"parameter '{name}' holds NaN or infinity")
     return tensor.contiguous()
 

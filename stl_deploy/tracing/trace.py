@@ -70,7 +70,9 @@ def trace(model: nn.Module, x: Tensor, call: Call) -> Traced:
             try:
                 return _traced(model, x, replace(call, decomposed=mode))
             except CaptureError as error:
-                refused = error
+                spelled = any(f"'{name}' has no form" in refused.reason for name in mode.names)
+                if spelled or error.line != refused.line:  # else the first speaks of what the user wrote
+                    refused = error
     raise refused
 
 

@@ -37,10 +37,7 @@ class Net(nn.Module):
         super().__init__()
         torch.manual_seed(0)
         self.own, self.enter, self.leave = forward, nn.Linear(6, 8), nn.Linear(8, 8)
-        self.image, self.norm = nn.Conv2d(1, 4, 3), nn.BatchNorm1d(8)
-        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
-        self.instance = nn.InstanceNorm2d(4, track_running_stats=True)
-        self.batch = nn.BatchNorm2d(4)
+        self.norm = nn.BatchNorm1d(8)
         with torch.no_grad():
             for parameter in self.parameters():
                 parameter.copy_((parameter * 16).round() / 16)  # sums are exact, and potentials meet thresholds
@@ -69,10 +66,6 @@ def potentials(
         return torch.stack(found)
 
     return forward
-
-
-def normed(net: Net, x: Tensor, norm: nn.Module) -> Tensor:
-    return spikes(norm(net.image(x.flatten(0, 1))).unflatten(0, x.shape[:2]).flatten(2))
 
 
 def once(net: Net, x: Tensor) -> Tensor:
@@ -113,7 +106,7 @@ def grouped(net: Net) -> Tensor:
     return net.leave.weight.reshape(2, 4, 8)[..., :4].mT
 
 
-X, IMAGES, TOKENS = numbers(8, 4, 6), numbers(6, 4, 1, 5, 5), numbers(6, 4, 3, 8)
+X = numbers(8, 4, 6)
 BOOL, INTEGERS = X > 0.5, (X * 4).long()
 PLAIN = potentials(lambda v: (v > 0.25).float())
 Forward = Callable[[Net, Tensor], Tensor]
@@ -139,12 +132,6 @@ SAME: list[tuple[Forward, Forward, Tensor, str]] = [
 ]
 """A form that is refused, one that computes the same and is captured, and the sentence."""
 OTHERS: list[tuple[Forward, Forward, Tensor, str]] = [
-    (
-        lambda net, x: normed(net, x, net.instance),
-        lambda net, x: normed(net, x, net.batch),
-        IMAGES,
-        "'InstanceNorm2d' has no form in a spiking graph; use BatchNorm2d, whose running statistics",
-    ),
     (
         lambda net, x: spikes(net.enter((~x).float())),
         lambda net, x: spikes(net.enter((~(x > 0.5)).float())),
@@ -265,24 +252,3 @@ def test_one_layer_of_spikes_of_two_steps_is_captured(tmp_path: Path, *, own: bo
     if not own:
         with pytest.raises(stl.UnsupportedError, match="reads spikes of several steps in a loop"):
             net.export(tmp_path / "net.nir")
-
-
-def attention(module: nn.MultiheadAttention, x: Tensor) -> Tensor:
-    """Return what a module of two heads makes of samples ``[B, tokens, 8]``."""
-    weights = nn.functional.linear(x, module.in_proj_weight, module.in_proj_bias)
-    q, k, v = weights.unflatten(-1, (3, 2, 4)).permute(2, 0, 3, 1, 4)
-    heads = nn.functional.scaled_dot_product_attention(q, k, v)
-    return module.out_proj(heads.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
-
-
-def test_attention_of_samples_behind_tokens_is_refused_by_a_form_that_is_captured() -> None:
-    refused = Net(lambda net, x: torch.stack([net.attention(s, s, s)[0] for s in spikes(x)]))
-    with pytest.raises(
-        CaptureError, match=r"write F\.scaled_dot_product_attention\(q, k, v\) of q, k and v \[B, heads"
-    ):
-        stl.capture(refused, TOKENS)
-    model = Net(lambda net, x: torch.stack([attention(net.attention, s) for s in spikes(x)])).eval()
-    net = stl.capture(model, TOKENS)
-    require_same(net, model, TOKENS)
-    made = refused.eval()(TOKENS).detach().numpy()
-    np.testing.assert_allclose(net.simulate(TOKENS.numpy()).y, made, rtol=0, atol=1e-5)

@@ -757,6 +757,17 @@ def into(operation: Callable[..., Tensor], v: Tensor, *args: Any, **kwargs: Any)
     return out
 
 
+LOOKS = torch.tensor([[0.5, -torch.inf], [-0.2, 0.1]])
+attend = functional.scaled_dot_product_attention  # as those import it who do not call it by its module
+HEADS, CAUSAL = nn.MultiheadAttention(4, 2, batch_first=True).eval(), torch.ones(2, 2, dtype=torch.bool).triu(1)
+
+
+def heads(x: Tensor, **options: Tensor) -> Tensor:
+    """Return what heads make of tokens, and how much each looks at the others."""
+    made, weights = HEADS(x, x, x, **options)
+    return torch.cat([made, weights.repeat(1, 1, 2)], 1).view(-1, 2, 8)[:, 0]
+
+
 COMPOSITES: dict[str, Callable[[Tensor], Tensor]] = {
     "native_layer_norm": lambda v: functional.layer_norm(v, (8,), WEIGHT, BIAS),
     "native_group_norm": lambda v: functional.group_norm(v, 2, WEIGHT, BIAS),
@@ -767,11 +778,20 @@ COMPOSITES: dict[str, Callable[[Tensor], Tensor]] = {
     "logsumexp": lambda v: v - v.logsumexp(-1, keepdim=True) + 0.1 * into(torch.logsumexp, v, (1,), keepdim=True),
     "_softmax": lambda v: v.softmax(-1) + v.view(-1, 2, 4).softmax(1).flatten(1) + into(torch.softmax, v, -1),
     "_log_softmax": lambda v: v.log_softmax(-1),
-    "_safe_softmax": lambda v: functional.scaled_dot_product_attention(*[v.view(-1, 2, 4)] * 3).flatten(1),
-    "_scaled_dot_product_flash_attention_for_cpu": lambda v: functional.scaled_dot_product_attention(
-        *[v.view(-1, 2, 2, 2).transpose(1, 2)] * 3
-    ).flatten(1),
+    "_safe_softmax": lambda v: attend(*[v.view(-1, 2, 4)] * 3).flatten(1),
+    "_scaled_dot_product_flash_attention_for_cpu": lambda v: attend(*[v.view(-1, 2, 2, 2).transpose(1, 2)] * 3).flatten(
+        1
+    ),
     "baddbmm": lambda v: torch.baddbmm(v[..., None], v[..., None], torch.sigmoid(v[:, :1, None])).flatten(1),
+    "multi_head_attention_forward": lambda v: heads(v.view(-1, 2, 4)) + heads(v.view(-1, 2, 4), attn_mask=CAUSAL),
+    "scaled_dot_product_attention": lambda v: sum(
+        functional.scaled_dot_product_attention(*[v.view(-1, 2, 4)] * 3, **options).flatten(1)
+        for options in ({}, {"is_causal": True, "scale": 0.3}, {"attn_mask": ~CAUSAL}, {"attn_mask": LOOKS})
+    ),
+    "instance_norm": lambda v: (
+        functional.instance_norm(v.view(-1, 2, 4), None, None, WEIGHT[:2], BIAS[:2]).flatten(1)
+        + functional.instance_norm(v.view(-1, 2, 4), BIAS[:2], WEIGHT[:2], use_input_stats=False).flatten(1)
+    ),
     "glu": lambda v: functional.glu(v, -1).repeat(1, 2),
     "gelu": lambda v: functional.gelu(v) + functional.gelu(v, approximate="tanh") + torch.ops.aten.gelu_(1 * v),
     "elu": lambda v: functional.elu(v) + functional.selu(v) + functional.elu(1 * v, 0.5, inplace=True),
@@ -818,6 +838,23 @@ def test_composite_operations_are_captured_as_torch_spells_them_out(name: str) -
     assert name in net.proof.decomposed
     assert max(net.proof.decomposed.values()) < 1e-5
     assert f"'{name}'" in repr(net.proof)
+
+
+@pytest.mark.parametrize(
+    "mask", [lambda v, least: v.masked_fill(CAUSAL, least), lambda v, least: v + torch.where(CAUSAL, least, 0.0)]
+)
+def test_a_mask_of_infinity_is_refused_by_one_that_is_captured(mask: Callable[[Tensor, float], Tensor]) -> None:
+    def masked(least: float) -> Composed:
+        return Composed(
+            lambda v: (mask(v.view(-1, 2, 4) @ v.view(-1, 2, 4).mT, least).softmax(-1).repeat(1, 1, 2)).flatten(1)
+        )
+
+    with pytest.raises(
+        CaptureError, match="reads a constant of infinity, and a graph holds none; for a mask take -1e9"
+    ):
+        stl.capture(masked(-torch.inf), grid(6, 4, 6))
+    net = require_same(masked(-1e9), grid(6, 4, 6), grid(9, 3, 6, seed=3))
+    np.testing.assert_allclose(net.simulate(grid(6, 4, 6).numpy()).y, masked(-torch.inf)(grid(6, 4, 6)), atol=1e-5)
 
 
 class Block(nn.Module):

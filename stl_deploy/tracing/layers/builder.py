@@ -27,7 +27,7 @@ from stl_deploy.tracing.recognition.populations import Fitted, compact
 from stl_deploy.tracing.recognition.readings import Population, read_core
 from stl_deploy.tracing.recognition.thresholds import constant_of, find_thresholds
 from stl_deploy.tracing.recognition.trial import fit_neuron, signals_of
-from stl_deploy.tracing.recording.remedies import ATTENTION, NOT_READ, no_form
+from stl_deploy.tracing.recording.remedies import NOT_READ, no_form
 from stl_deploy.tracing.recording.source_lines import Place, in_module
 from stl_deploy.tracing.unrolling.layout import BATCH, shape_of
 from stl_deploy.tracing.unrolling.steps import NoNeuronError, Ref, Signal, SignalError, Steps
@@ -169,8 +169,6 @@ class Builder(ProgramBuilder):
         if layout and len(layout[0]) > 1 and layout[0][0] == BATCH and all(isinstance(f, int) for f in layout[0][1:]):
             layout = ((BATCH,), layout[0][1:], *layout[1:])
         if not layout or layout[0] != (BATCH,):
-            if signal.node.place.kind == "MultiheadAttention":
-                raise refusal(signal, f"'MultiheadAttention' puts samples behind tokens; {ATTENTION}")
             raise refusal(
                 signal,
                 f"expected samples in the first axis of every value; found '{signal.node.called}' of another layout; "

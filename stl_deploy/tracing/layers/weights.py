@@ -112,8 +112,8 @@ def as_matrix(build: Builder, signal: Signal) -> Operands:
 def _outputs(signal: Signal, x: Ref, values: Tensor) -> Tensor:
     """Return what an operation makes of flat values ``[samples, count]`` of its input, ``[samples, made]``."""
     samples: Sizes = {BATCH: len(values)}
-    values = values.to(x.signal.node.dtype).reshape(shape_of(x.signal.node.layout, samples))
-    return signal.made_of(lambda ref: values, samples).double().reshape(len(values), -1)
+    shaped = values.to(x.signal.node.dtype).reshape(shape_of(x.signal.node.layout, samples))
+    return signal.made_of(lambda ref: shaped, samples).double().reshape(len(values), -1)
 
 
 def dense(build: Builder, signal: Signal, x: Ref) -> Operands:

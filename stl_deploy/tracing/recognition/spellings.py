@@ -106,10 +106,10 @@ class _Sides(NamedTuple):
 
 def in_one_spelling(steps: Steps) -> Steps:
     """Write each signal of one step that is a comparison, or its opposite, as that."""
+    _write_gradients(steps.signals)
     spelling = _Spelling(steps)
     for signal in steps.signals:
         spelling.read(signal)
-    _write_gradients(spelling.signals)
     needed = {*reachable([steps.output.signal], steps.all_reads)}
     steps.signals = in_order((signal for signal in spelling.signals if signal in needed), read_now)
     steps.of_node = {node: known for node, known in steps.of_node.items() if known[0] in needed}

@@ -76,6 +76,13 @@ class Decomposed(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Whether torch.compile is to be loaded, so that it leaves this class out; records run without it anyway."""
         return False
 
+    def note(self, name: str, made: Any, own: Any = None) -> None:
+        """Note what was spelled out; own: what torch's kernel makes, if that is compared."""
+        self.names.add(name)
+        if own is not None:
+            with _disable_current_modes():
+                self.apart[name] = max(self.apart.get(name, 0.0), _apart(own, made))
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
         if func.namespace == "prims":  # what the table makes, of which each is one of ATen's
@@ -97,10 +104,7 @@ class Decomposed(TorchDispatchMode):  # type: ignore[no-untyped-call]
             del self._open[len(self._open) - len(opened) :]
         if made is NotImplemented:
             return func(*args, **kwargs)
-        self.names.add(name)
-        if own is not None:
-            with _disable_current_modes():
-                self.apart[name] = max(self.apart.get(name, 0.0), _apart(own, made))
+        self.note(name, made, own)
         return made
 
 

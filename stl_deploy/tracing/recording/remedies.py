@@ -22,7 +22,6 @@ _COUNTED = (
     "where it prepares x, apply it to x before capture"
 )
 SPARSE = "a graph holds all weights: keep them dense, F.linear(x, weight), with zeros in the places left out"
-ATTENTION = "write F.scaled_dot_product_attention(q, k, v) of q, k and v [B, heads, tokens, features]"
 _INSTEAD = {
     **dict.fromkeys(("argmax", "argmin", "sort", "topk", "kthvalue"), _ORDER),
     **dict.fromkeys(("cumsum", "median", "cumprod"), _STATISTIC),

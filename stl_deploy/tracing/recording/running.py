@@ -29,6 +29,7 @@ from stl_deploy.tracing.recording.model_state import (
 )
 from stl_deploy.tracing.recording.operations import Op
 from stl_deploy.tracing.recording.recorder import Recorder, Undrawn
+from stl_deploy.tracing.recording.samples_first import samples_first
 from stl_deploy.tracing.recording.source_lines import raised_at
 from stl_deploy.tracing.unrolling.layout import BATCH, TIME, Layout
 from stl_deploy.tracing.unrolling.rules import read
@@ -201,6 +202,7 @@ def called(model: nn.Module, x: Tensor, call: Call, passed: PassedState | None =
             if call.drawn is not None:
                 modes.enter_context(Undrawn(call.drawn))
             if call.decomposed is not None:
+                modes.enter_context(samples_first(call.decomposed))
                 modes.enter_context(call.decomposed)
             if passed is None:
                 return model(x)

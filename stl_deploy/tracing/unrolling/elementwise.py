@@ -19,6 +19,7 @@ from stl_deploy.tracing.unrolling.unroll import Flow, Unroller, refuse
 _BOOLEAN = ("gt", "ge", "lt", "le", "eq", "ne", "logical_not", "logical_and", "logical_or")
 _FINITE = ("gt", "ge", "lt", "le", "eq", "ne", "add", "sub", "rsub")
 """Operations that are constants beside infinity, as signals are finite."""
+_MASKS = ("add", "sub", "rsub", "mul", "where", "masked_fill")
 _MORE = ("masked_fill", "copy", "lerp", "index_put", "fill", "zero", "full", "rsub")
 
 
@@ -55,6 +56,9 @@ def elementwise(unroller: Unroller, op: Op) -> Flow:
     through = _straight_through(unroller, op, name, args, flows) or _unchanged(op, name, args, flows)
     if through is not None:
         return through
+    of_signal = not all(flow.constant for flow in flows.values())
+    if of_signal and name in _MASKS and any(_is_infinite(item, somewhere=True) for item in args):
+        raise refuse(f"'{op.name}' reads a constant of infinity, and a graph holds none; for a mask take -1e9", op)
     # Some code switches terms off by a factor of 0.
     if name == "mul" and any(isinstance(item, int | float) and item == 0 for item in args):
         return unroller.constant(torch.zeros(op.outputs[0].shape, dtype=dtype))
@@ -81,12 +85,12 @@ def elementwise(unroller: Unroller, op: Op) -> Flow:
     return Flow(tuple(made), layout)
 
 
-def _is_infinite(item: Any) -> bool:
-    """Return whether an argument is a constant that is infinite everywhere."""
+def _is_infinite(item: Any, *, somewhere: bool = False) -> bool:
+    """Return whether an argument is a constant that is infinite everywhere, or somewhere."""
     if not isinstance(item, Value):
         return isinstance(item, float) and isinf(item)
     floats = item.constant and item.dtype.is_floating_point and 0 not in item.shape
-    return floats and bool(item.tensor().isinf().all())
+    return floats and bool(item.tensor().isinf().any() if somewhere else item.tensor().isinf().all())
 
 
 def _finite(value: Value) -> Tensor:

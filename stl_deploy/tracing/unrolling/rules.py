@@ -213,9 +213,6 @@ def _batched(unroller: Unroller, op: Op) -> list[Flow]:
     torn = any(isinstance(f, int) for f in first) and not ("batch_norm" in op.name and len(flow.layout) == 2)
     torn = torn and not over_steps
     if BATCH not in first or torn:
-        if (kind := op.place.kind).startswith("InstanceNorm"):
-            instead = f"use {kind.replace('Instance', 'Batch')}, whose running statistics go into the weights"
-            raise refuse(f"'{kind}' has no form in a spiking graph; {instead}", op)
         raise refuse(
             f"expected '{op.name}' on an axis of samples, or of samples and time steps; found {_shown(flow.layout)}; "
             "bring x to that by x.flatten(0, 1)",
