@@ -711,11 +711,18 @@ def _pruned(module: nn.Module) -> nn.Module:
     return module
 
 
+def _convolved(layer: nn.Linear) -> nn.Module:
+    size = layer.in_features
+    return nn.Sequential(nn.Unflatten(1, (1, size)), nn.Conv1d(1, layer.out_features, size), nn.Flatten())
+
+
 WRAPPED: dict[str, Callable[[], nn.Module]] = {
     "compiled": lambda: torch.compile(Loop()),
     "compiled twice": lambda: torch.compile(nn.Sequential(torch.compile(Loop()))),
     "scripted": lambda: torch.jit.script(Loop()),
     "traced": lambda: torch.jit.trace(Loop(), torch.rand(7, 4, 6)),
+    "traced, with convolutions": lambda: torch.jit.trace(Loop(_convolved), torch.rand(7, 4, 6)),
+    "frozen": lambda: torch.jit.freeze(torch.jit.script(Loop().eval())),
     "parallel": lambda: nn.DataParallel(Loop()),
     "weight norm": lambda: Loop(parametrizations.weight_norm),
     "spectral norm": lambda: Loop(parametrizations.spectral_norm),

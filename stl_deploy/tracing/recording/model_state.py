@@ -43,7 +43,7 @@ def as_found(model: nn.Module) -> Iterator[None]:
     plain = [module for module in modules if not isinstance(module, torch.jit.ScriptModule)]
     saved = [(module, dict(module.__dict__), {k: dict(module.__dict__[k]) for k in _TABLES}) for module in plain]
     inner = [(item, item.copy()) for module in plain for item in containers(module).values()]
-    modes = [(module, module.training) for module in modules]
+    modes = [(module, module.training) for module in modules if hasattr(module, "training")]  # frozen TorchScript
     tensors = {id(t): (t, t.data, t.detach().clone()) for module in modules for t in _state(module)}
     # The legacy generator is the one that users' models draw from.
     states = (torch.get_rng_state(), np.random.get_state(), random.getstate())  # noqa: NPY002

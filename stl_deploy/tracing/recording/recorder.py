@@ -143,6 +143,9 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if name in _POOLS and _pools_images(name, *args):
             with self:
                 return _by_image(_POOLS[name], *args)
+        if name == "_convolution":  # as traced TorchScript calls it, with what cuDNN may do
+            with self:
+                return torch.convolution(*args[:9])
         where = place(self._names)
         if name == "div" and kwargs.get("rounding_mode") == "trunc":
             with self:
