@@ -100,7 +100,7 @@ class Exported(dict[str, Any]):
             f"{run['differing']:,} of {run['compared']:,} spikes differ from {names.get(model, model)}"
             + (" by rounding" if run["exact"] and run["differing"] else "")
             if run["compared"]
-            else f"no neuron spikes, so only outputs were compared with {names.get(model, model)}"
+            else f"no spikes to compare, so only outputs were compared with {names.get(model, model)}"
             for run, model in ((run, run["against"]) for run in runs)
         ]
         return f"run on {verified['input']}: {'; '.join([*results, *verified['warnings']])}"

@@ -266,7 +266,7 @@ def _prove(captured: Captured, x: Tensor, replayed: ReplayProof) -> Proof:
     compared, runs = replayed.compared, tuple(replayed.done)
     sizes_of_x = *leading(array), call.time
     proof = Proof(compared, 0, runs, layers, whole, real, *sizes_of_x, traced.left_aside, warned, traced.states)
-    return replace(proof, initial_norms=len(initial_norms(model)), decomposed=decomposed)
+    return replace(proof, initial_norms=initial_norms(traced.steps), decomposed=decomposed)
 
 
 def _most_rounding(traced: Traced) -> float:

@@ -11,15 +11,21 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from stl_deploy.tracing.recognition.thresholds import constant_of
+from stl_deploy.tracing.unrolling.steps import Steps
 
-def initial_norms(model: nn.Module) -> list[tuple[Tensor, Tensor]]:
-    """Return mean and variance of each batch norm that still has its initial ones, 0 and 1."""
-    pairs = ((getattr(m, "running_mean", None), getattr(m, "running_var", None)) for m in nn.Module.modules(model))
-    return [
-        (mean, variance)
-        for mean, variance in pairs
-        if isinstance(mean, Tensor) and isinstance(variance, Tensor) and not mean.any() and bool((variance == 1).all())
-    ]
+
+def initial_norms(steps: Steps) -> int:
+    """Return how many batch norms of a step still have their initial statistics."""
+    norms = [signal for signal in steps.signals if "batch_norm" in signal.node.name]
+    statistics = [(norm.node.place.module, *map(constant_of, norm.args[3:5])) for norm in norms]
+    return len({module for module, mean, variance in statistics if _are_initial(mean, variance)})
+
+
+def _are_initial(mean: object, variance: object) -> bool:
+    if not (isinstance(mean, Tensor) and isinstance(variance, Tensor)):
+        return False
+    return not mean.any() and bool((variance == 1).all())
 
 
 @contextmanager
@@ -30,7 +36,12 @@ def drawn_statistics(model: nn.Module) -> Iterator[bool]:
         >>> with drawn_statistics(model):
         ...     net = stl_deploy.capture(model, x)
     """
-    norms, generator = initial_norms(model), torch.Generator().manual_seed(0)
+    norms: list[tuple[Tensor, Tensor]] = []
+    for module in nn.Module.modules(model):
+        mean, variance = getattr(module, "running_mean", None), getattr(module, "running_var", None)
+        if mean is not None and variance is not None and _are_initial(mean, variance):
+            norms.append((mean, variance))
+    generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for mean, variance in norms:
             mean.normal_(0, 0.3, generator=generator)

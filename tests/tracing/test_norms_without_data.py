@@ -80,6 +80,14 @@ def test_padding_with_what_a_norm_makes_of_zeros_is_padding_before_it(trained: b
         assert net.check("onnx").ok
 
 
+def test_norms_that_forward_does_not_call_are_not_counted() -> None:
+    model = Padded()
+    model.left = nn.BatchNorm2d(3)
+    net = stl.capture(model.eval(), X)
+    assert net.proof is not None
+    assert net.proof.initial_norms == 1
+
+
 def test_check_decides_as_after_training() -> None:
     framed = stl.capture(Framed(), X)
     assert framed.graph is not None

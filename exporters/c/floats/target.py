@@ -59,7 +59,9 @@ class CFloats(Runner):
             self.program, self._files, self._prefix = read_folder(network, trust=options.trust)
         else:
             self.program, self._prefix = network, PREFIX
-            self._files = render(network, lay_out(network), About())
+            layout = lay_out(network)
+            self._files = render(network, layout, About())
+            require_readable(self._files, layout.largest)
         self.input_bits = input_bits(self.program.metadata)
         self.readout: Readout | None = readout_of(self.program.metadata)
 
