@@ -163,6 +163,7 @@ FOUR = torch.rand(4, 3, 3)
 X, Y = torch.rand(5, 3, 5), torch.rand(5, 3, 3)
 REFUSED: dict[str, tuple[Any, str]] = {
     "other numbers of steps": ((X, FOUR), r"expected \[T, B, ...\] of the same leading sizes; found \[5, 3, 5\]"),
+    "another width": ((X, X), r"the model fails on 'x' of shape \[5, 3, 5\], 'y' of shape \[5, 3, 5\]: RuntimeError"),
     "one too few": (X, "give a forward of several inputs a tuple of them"),
     "one too many": ((X, Y, Y), r"inputs: expected those of forward\(x, y\); found x0, x1, x2"),
     "another name": ({"x": X, "z": Y}, r"inputs: expected those of forward\(x, y\); found x, z"),

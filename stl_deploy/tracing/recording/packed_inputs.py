@@ -63,6 +63,11 @@ class Packed(nn.Module):
         forward.__signature__ = inspect.Signature([first, *states])  # type: ignore[attr-defined]
         self.forward = forward
 
+    def shown(self, x: Tensor) -> str:
+        """Return the inputs that x holds by name and shape, as a sentence names them."""
+        lead = x.shape[: self.leading]
+        return ", ".join(f"'{part.name}' of shape {[*lead, *part.shape]}" for part in self.parts)
+
     def _called(self, x: Tensor, passed: Mapping[str, Any]) -> Any:
         lead = x.shape[: self.leading]
         each = {part.name: x[..., part.start : part.stop].reshape(*lead, *part.shape) for part in self.parts}

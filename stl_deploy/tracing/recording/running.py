@@ -28,6 +28,7 @@ from stl_deploy.tracing.recording.model_state import (
     shake,
 )
 from stl_deploy.tracing.recording.operations import Op
+from stl_deploy.tracing.recording.packed_inputs import Packed
 from stl_deploy.tracing.recording.recorder import Recorder, Undrawn
 from stl_deploy.tracing.recording.samples_first import samples_first
 from stl_deploy.tracing.recording.source_lines import raised_at
@@ -226,9 +227,9 @@ def called(model: nn.Module, x: Tensor, call: Call, passed: PassedState | None =
         if call.time == "step" and keeps_other_batch(model, x.shape[0], str(error)):
             instead = "it keeps state of another batch: clear it in a method reset()"
             instead += remedy(cli="", python=", or give reset= what clears it")
+        shown = model.shown(x) if isinstance(model, Packed) else f"an input of shape {list(x.shape)}"
         raise CaptureError(
-            f"the model fails on an input of shape {list(x.shape)}: {type(error).__name__}: {one_line(error, 200)}; "
-            f"{instead}",
+            f"the model fails on {shown}: {type(error).__name__}: {one_line(error, 200)}; {instead}",
             line=raised_at(error),
         ) from error
 
