@@ -26,7 +26,7 @@ from stl_deploy.energy.chips.time import Work, step_time
 from stl_deploy.energy.prices.bill import Biller
 from stl_deploy.energy.prices.events import Events, price_events
 from stl_deploy.energy.prices.load import load_prices
-from stl_deploy.energy.prices.price_list import PriceList, Range, middle, sums
+from stl_deploy.energy.prices.price_list import PriceList, Range, hull, middle, sums
 from stl_deploy.errors import ConfigError
 
 Verdict = Literal["good", "rough", "bad", "bracketed", "wide"]
@@ -224,7 +224,7 @@ def _on_chip(case: Mapping[str, Any], chip: ChipModel, floor: str | None) -> Ran
     drawn = case.get("network_mW", 0.0) * 1e-3 * seconds[0]
     events = [_events(case, prices) for prices in chip.events] if {"counts", "low"} & set(case) else [(0.0, 0.0)]
     parts = [stepping] if case["kind"] == "dynamic" else [standing, stepping]
-    parts += [_cores(case, chip), (drawn, drawn), (min(e[0] for e in events), max(e[1] for e in events))]
+    parts += [_cores(case, chip), (drawn, drawn), hull(events)]
     return sums(part for part in parts if part)
 
 

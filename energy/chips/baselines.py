@@ -101,6 +101,11 @@ def devices() -> tuple[Device, ...]:
     return tuple(_device(entry) for entry in tomllib.loads(text)["device"])
 
 
+def microcontrollers() -> list[Device]:
+    """Return the devices that run the C target's code."""
+    return [device for device in devices() if device.microcontroller]
+
+
 def _device(entry: dict[str, Any]) -> Device:
     rows = tuple(Row(row["net"], row["macs"], row["J"], row["s"]) for row in entry["rows"])
     return Device(entry["name"], entry["source"], rows, entry.get("one_architecture", False), entry.get("hz"))

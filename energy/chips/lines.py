@@ -7,18 +7,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
+from itertools import product
 from typing import Any, get_args
 
 from stl_deploy._util.units import counted, range_with_unit, with_unit
 from stl_deploy.energy.chips import fpga
-from stl_deploy.energy.chips.baselines import Device, devices
+from stl_deploy.energy.chips.baselines import Device, microcontrollers
 from stl_deploy.energy.chips.model import ChipModel, chip_model, chip_models
 from stl_deploy.energy.chips.time import StepTimes, active_cores, check_step_times, chips_needed, layer_work, step_time
 from stl_deploy.energy.counts.record import Counts
 from stl_deploy.energy.counts.traffic import Traffic
 from stl_deploy.energy.prices.chip import Checked, OnChip
 from stl_deploy.energy.prices.events import Form, event_bill, placed
-from stl_deploy.energy.prices.price_list import Range, sums
+from stl_deploy.energy.prices.price_list import Range, hull, sums
 from stl_deploy.errors import InputError
 from stl_deploy.graph.cell import Cell
 from stl_deploy.graph.program import Neuron, Program
@@ -104,19 +105,19 @@ def chip_powers() -> list[dict[str, Any]]:
 
     Of a chip: the floor's bracket and what stepping adds; of a microcontroller and of UP5K: everything.
     """
-    rows = []
+    powers = []
     for chip in chip_models():
-        floor, stepping = chip.floor(), (0.0, 0.0) if chip.stepping is None else chip.stepping.ends
-        if floor is not None:
-            watts = floor.low + stepping[0], floor.high + stepping[1]
-            rows.append((chip.name, chip.title, watts, chip.evidence, chip.source))
-    boards = [device for device in devices() if device.microcontroller]
-    rows += [(device.key, device.name, device.watts, "measured", device.source) for device in boards]
-    rows.append((fpga.KEY, fpga.TITLE, fpga.WATTS, fpga.EVIDENCE, fpga.READ_IN))
-    return [
-        {"name": name, "title": title, "scope": "power", "watts": list(watts), "evidence": evidence, "source": source}
-        for name, title, watts, evidence, source in rows
-    ]
+        if (floor := chip.floor()) is not None:
+            watts = sums(power.ends for power in (floor, chip.stepping) if power is not None)
+            powers.append(_power(chip.name, chip.title, watts, chip.evidence, chip.source))
+    for board in microcontrollers():
+        powers.append(_power(board.key, board.name, board.watts, "measured", board.source))
+    return [*powers, _power(fpga.KEY, fpga.TITLE, fpga.WATTS, fpga.EVIDENCE, fpga.READ_IN)]
+
+
+def _power(name: str, title: str, watts: Range, evidence: str, source: str) -> dict[str, Any]:
+    about = {"name": name, "title": title, "scope": "power"}
+    return about | {"watts": list(watts), "evidence": evidence, "source": source}
 
 
 def title_of(chip: str) -> str:
@@ -167,15 +168,21 @@ def chip_lines(
     check_step_times(step_times)
     checked = checked or Checked()
     step_times = {chip: step for chip, step in (step_times or {}).items() if chip not in checked.refused}
-    priced = [chip for chip in chip_models() if chip.name not in checked.refused]
-    holds = not any(program.of(Cell))
-    chips = [chip for chip in priced if (chip.events and holds) or chip.name in step_times]
-    lines = [_line(program, counts, chip, on_chip, traffic, step_times.get(chip.name)) for chip in chips]
+    has_cells = any(program.of(Cell))
+    lines = []
+    for chip in chip_models():
+        step = step_times.get(chip.name)
+        # lists price the events of a neuron's update, not a Cell's operations
+        if chip.name not in checked.refused and ((chip.events and not has_cells) or step is not None):
+            lines.append(_line(program, counts, chip, on_chip, traffic, step))
     fits = not uncounted(program, counts)
-    boards = [device for device in devices() if device.microcontroller and (fits or device.key in step_times)]
+    for board in microcontrollers():
+        if fits or board.key in step_times:
+            lines.append(_board(counts, board, step_times.get(board.key)))
     clocks = () if fpga.KEY in checked.refused else checked.clocks
-    fpgas = [_fpga(counts.T, clocks, step_times.get(fpga.KEY))] if clocks or fpga.KEY in step_times else []
-    return (*lines, *(_board(counts, device, step_times.get(device.key)) for device in boards), *fpgas)
+    if clocks or fpga.KEY in step_times:
+        lines.append(_fpga(counts.T, clocks, step_times.get(fpga.KEY)))
+    return tuple(lines)
 
 
 def uncounted(program: Program, counts: Counts) -> str:
@@ -186,14 +193,11 @@ def uncounted(program: Program, counts: Counts) -> str:
     1.7 to 2.0 times the fitted ones (simulated, Cortex-M4).
     """
     names = [node.name for node in program.of(Cell)]
-    names += [
-        neuron.name
-        for neuron in program.of(Neuron)
-        if neuron.synapse is not None
-        or neuron.adaptation is not None
-        or neuron.delayed_reset
-        or (neuron.spiking and neuron.multi_spike and neuron.cap != 1)
-    ]
+    for neuron in program.of(Neuron):
+        fires_several = neuron.spiking and neuron.multi_spike and neuron.cap != 1
+        has_current = neuron.synapse is not None
+        if has_current or neuron.adaptation is not None or neuron.delayed_reset or fires_several:
+            names.append(neuron.name)
     if names:
         return (
             "neurons without synaptic current, adapting threshold or late reset that fire at most once a step, unlike "
@@ -266,9 +270,8 @@ def _cores(chip: ChipModel, active: tuple[int, int], step: Range, predicted: Ran
     """
     low, high = (steps * min(limit, seconds) for limit, seconds in zip(step, predicted, strict=True))
     # few cores work long and many work briefly, so either end may be the dearer
-    ends = [chip.working((seconds, seconds), count) for count, seconds in zip(active, (high, low), strict=True)]
-    known = [joules for joules in ends if joules is not None]
-    return (min(least for least, _ in known), max(most for _, most in known)) if known else None
+    fewest, most = chip.working((high, high), active[0]), chip.working((low, low), active[1])
+    return None if fewest is None or most is None else hull([fewest, most])
 
 
 def _events(
@@ -278,16 +281,16 @@ def _events(
 
     Also the greatest deviation of a total.
     """
-    bills = []
+    totals, sigmas = [], []
+    forms = get_args(Form) if counts.has_zero_weights else ("dense",)
     for prices in chip.events:
         where: list[Traffic | None] = list(traffic) if placed(prices) and traffic else [None]
-        forms = get_args(Form) if counts.has_zero_weights else ("dense",)
-        bills += [event_bill(program, counts, prices, each, on_chip.reason, form) for each in where for form in forms]
-    sigmas = [bill.sigma for bill in bills if bill.sigma is not None]
-    totals = [bill.total for bill in bills]
-    if not bills:
-        return (0.0, 0.0), None
-    return (min(low for low, _ in totals), max(high for _, high in totals)), max(sigmas) if sigmas else None
+        for messages, form in product(where, forms):
+            bill = event_bill(program, counts, prices, messages, on_chip.reason, form)
+            totals.append(bill.total)
+            if bill.sigma is not None:
+                sigmas.append(bill.sigma)
+    return hull(totals) if totals else (0.0, 0.0), max(sigmas, default=None)
 
 
 def _sigma(chip: ChipModel, latency: Range | None, chips: int, events: float | None) -> float | None:
@@ -374,7 +377,7 @@ class Core:
     """
 
     name: str
-    runs: tuple[str, ...]
+    runs: Sequence[str]
     per_synop: float
     per_update: float
     strays: Range
@@ -391,17 +394,7 @@ class Core:
 def cores() -> tuple[Core, ...]:
     """Return the cores with counted instructions."""
     text = (files(__package__) / "c_code.toml").read_text(encoding="utf-8")
-    return tuple(
-        Core(
-            entry["name"],
-            tuple(entry["runs"]),
-            entry["per_synop"],
-            entry["per_update"],
-            tuple(entry["strays"]),
-            tuple(entry["cycles"]),
-        )
-        for entry in tomllib.loads(text)["core"]
-    )
+    return tuple(Core(**entry) for entry in tomllib.loads(text)["core"])
 
 
 def core_of(device: Device) -> Core:

@@ -13,7 +13,7 @@ from importlib.resources import files
 from typing import Any, get_args
 
 from stl_deploy.energy.prices.load import load_prices, read_price
-from stl_deploy.energy.prices.price_list import Evidence, Price, PriceList, Range
+from stl_deploy.energy.prices.price_list import Evidence, Price, PriceList, Range, hull
 from stl_deploy.errors import ConfigError
 
 _TEXTS = ("title", "source", "caveat")
@@ -65,8 +65,8 @@ class ChipModel:
         prices = [self.floors[name] for name in ((regime,) if regime else self.running)]
         if not prices:
             return None
+        low, high = hull([price.ends for price in prices])
         sigmas = [price.sigma for price in prices if price.sigma is not None]
-        low, high = min(price.low for price in prices), max(price.high for price in prices)
         return replace(prices[-1], low=low, high=high, sigma=max(sigmas, default=None))
 
     @property

@@ -18,7 +18,7 @@ import numpy as np
 from stl_deploy._util.remedies import named, require_one_of
 from stl_deploy._util.units import with_unit
 from stl_deploy.energy.chips import fpga
-from stl_deploy.energy.chips.baselines import devices
+from stl_deploy.energy.chips.baselines import microcontrollers
 from stl_deploy.energy.chips.model import ChipModel, chip_models
 from stl_deploy.energy.counts.record import Counts
 from stl_deploy.energy.prices.price_list import PriceList, Range
@@ -178,7 +178,7 @@ def check_step_times(step_times: StepTimes | None) -> None:
     if not isinstance(step_times, Mapping):
         raise InputError(f'step time: expected a chip and its seconds, as in {{"loihi1": 66e-6}}; found {step_times!r}')
     chips = {chip.name: chip.real_time_step is not None for chip in chip_models()}
-    chips |= {device.key: False for device in devices() if device.microcontroller} | {fpga.KEY: False}
+    chips |= {device.key: False for device in microcontrollers()} | {fpga.KEY: False}
     for chip, seconds in step_times.items():
         if chips.get(chip):
             raise InputError(f"step time: {chip} steps in real time, by definition; leave it out")

@@ -25,7 +25,7 @@ from stl_deploy.energy.prices.bill import Bill
 from stl_deploy.energy.prices.comparison import Comparison, exactly
 from stl_deploy.energy.prices.joules import price
 from stl_deploy.energy.prices.load import load_prices
-from stl_deploy.energy.prices.price_list import PriceList, Range, middle
+from stl_deploy.energy.prices.price_list import PriceList, hull, middle
 from stl_deploy.graph.program import Delay, Input, Output, Pool, Program, Reshape, origin_of
 
 
@@ -222,12 +222,11 @@ def range_of(results: Sequence[Ratio]) -> dict[str, Any] | None:
     if not rated:
         return None
     lowest, highest = min(rated, key=lambda entry: entry[0][0]), max(rated, key=lambda entry: entry[0][1])
-    joules: list[Range] = [total(model.snn) for model in results]
     return {
         "snn_over_ann_range": [lowest[0][0], highest[0][1]],
         "lowest": lowest[1],
         "highest": highest[1],
-        "snn_range_J": [min(low for low, _ in joules), max(high for _, high in joules)],
+        "snn_range_J": list(hull([total(model.snn) for model in results])),
         "models": len(results),
         "label": "modelled",
     }

@@ -31,7 +31,7 @@ access, and the prices of state multiplies and shifts that a list leaves out. ``
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -52,6 +52,12 @@ def sums(ranges: Iterable[Range]) -> Range:
     for each in ranges:
         low, high = low + each[0], high + each[1]
     return low, high
+
+
+def hull(ranges: Sequence[Range]) -> Range:
+    """Return the least of the low ends, and the greatest of the high ends."""
+    lows, highs = zip(*ranges, strict=True)
+    return min(lows), max(highs)
 
 
 Scope = Literal["arithmetic", "marginal", "all-in", "application"]
