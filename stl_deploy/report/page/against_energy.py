@@ -112,5 +112,6 @@ def _front(points: Rows, flow: str) -> Rows:
 
 def _name(point: Mapping[str, Any], points: Rows) -> str:
     """Return a point's name, with its steps if another has the same name."""
-    shared = sum((other["kind"], other["name"]) == (point["kind"], point["name"]) for other in points) > 1
-    return f"{short(point['name'])}, T = {point['steps']}" if shared else short(point["name"])
+    names = [(other["kind"], other["name"]) for other in points]
+    is_shared = names.count((point["kind"], point["name"])) > 1
+    return f"{short(point['name'])}, T = {point['steps']}" if is_shared else short(point["name"])

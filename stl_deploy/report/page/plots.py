@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,11 @@ def _lines(ax: Axes, curves: Rows, keys: Mapping[str, str], title: str) -> None:
         ax.legend(fontsize=7)
 
 
+def _by(rows: Rows, key: str) -> list[Rows]:
+    """Return the rows in groups of neighbours that have the same value."""
+    return [list(group) for _, group in groupby(rows, key=itemgetter(key))]
+
+
 def _threshold_rows(layers: Rows) -> Iterator[dict[str, Any]]:
     for layer in layers:
         both = (np.ravel(layer[key]).astype(float) for key in ("before", "after"))
@@ -144,16 +150,16 @@ def _threshold_rows(layers: Rows) -> Iterator[dict[str, Any]]:
 
 
 def _thresholds(rows: Rows) -> Figure:
-    layers = [(name, list(group)) for name, group in groupby(rows, key=lambda row: str(row["layer"]))]
+    layers = _by(rows, "layer")
     figure, axes = panels(len(layers), HALF, 1.7, columns=min(3, len(layers)))
-    for ax, (name, values) in zip(axes, layers, strict=True):
+    for ax, values in zip(axes, layers, strict=True):
         before, after = (np.array([row[key] for row in values]) for key in ("before", "after"))
         low, high = min(before.min(), after.min()), max(before.max(), after.max())
         pad = 0.05 * (high - low) or 0.05 * (abs(high) or 1.0)
         bins = np.linspace(low - pad, high + pad, 25).tolist()
         ax.hist(after, bins, color=SERIES[0], alpha=0.85, label="after")
         ax.hist(before, bins, histtype="step", color=SERIES[1], lw=1.4, label="before")
-        ax.set_title(f"{short(name)}: {after.size}, by {values[0]['by']}")
+        ax.set_title(f"{short(values[0]['layer'])}: {after.size}, by {values[0]['by']}")
         ax.set_xlabel("threshold")
         ax.yaxis.set_major_locator(MaxNLocator(4, integer=True))
     axes[0].legend(fontsize=7)
@@ -169,7 +175,7 @@ def _fired(rasters: Rows) -> Iterator[dict[str, Any]]:
 
 
 def _raster(rows: Rows) -> Figure:
-    layers = [list(group) for _, group in groupby(rows, key=lambda row: str(row["layer"]))]
+    layers = _by(rows, "layer")
     figure, axes = panels(len(layers), _WIDTH, _RASTER_HEIGHT, columns=1)
     for ax, steps in zip(axes, layers, strict=True):
         neurons = int(steps[0]["neurons"])
@@ -264,8 +270,11 @@ def dominating(terms: Rows) -> Figure:
 
 
 def _dearer_side(terms: Rows, layer: str) -> float:
-    of_layer = [term for term in terms if term["layer"] == layer]
-    return max(sum(float(term["joules"]) for term in of_layer if term["side"] == side) for side in ("SNN", "ANN"))
+    of_side: dict[str, float] = {}
+    for term in terms:
+        if term["layer"] == layer:
+            of_side[term["side"]] = of_side.get(term["side"], 0.0) + term["joules"]
+    return max(of_side.values())
 
 
 def _stack(ax: Axes, at: float, side: str, terms: Rows, *, strength: float) -> None:
@@ -283,12 +292,12 @@ _LEAST_RATE = 1e-3
 def _regions(energy: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the break-even of each dataflow at the prices to quote; none for a network that sends no spikes."""
     rate = energy["break_even"]["spike_rate"]
-    rows = [
-        {key: row[key] for key in ("name", "verdict", "spike_rate")} | {"this_network": rate}
-        for row in energy["break_even"]["models"]
-        if row["price"] == energy["quoted"]["prices"] and row["name"].startswith("weights")
-    ]
-    return [row for row in rows if rate and row["verdict"] != "not defined"]
+    rows = []
+    for row in energy["break_even"]["models"] if rate else ():
+        is_quoted = row["price"] == energy["quoted"]["prices"] and row["name"].startswith("weights")
+        if is_quoted and row["verdict"] != "not defined":
+            rows.append({key: row[key] for key in ("name", "verdict", "spike_rate")} | {"this_network": rate})
+    return rows
 
 
 def region(rows: Rows) -> Figure:
@@ -297,11 +306,9 @@ def region(rows: Rows) -> Figure:
     figure, (ax,) = panels(1, HALF, 0.9 + 0.3 * len(rows))
     for place, row in enumerate(rows):
         ax.barh(place, 1 - _LEAST_RATE, left=_LEAST_RATE, height=0.5, color=to_rgba(SERIES[1], 0.25))
-        end = (
-            {"above": None, "below": 1.0}.get(row["verdict"])
-            if row["spike_rate"] is None
-            else sum(row["spike_rate"]) / 2
-        )
+        # without a crossing one side is cheaper at every rate
+        always = 1.0 if row["verdict"] == "below" else None
+        end = always if row["spike_rate"] is None else sum(row["spike_rate"]) / 2
         if end is not None and end > _LEAST_RATE:
             ax.barh(place, min(end, 1.0) - _LEAST_RATE, left=_LEAST_RATE, height=0.5, color=to_rgba(SERIES[0], 0.8))
         said = "never" if end is None or end <= _LEAST_RATE else "always" if end >= 1 else f"below {100 * end:.2g} %"
@@ -340,11 +347,11 @@ def heat_map(rows: Rows) -> Figure:
     Fuller cells are stronger; cells over the limit have the other colour.
     """
     known = [key for key in RESOURCES if key in rows[0]]
-    placed = [(name, list(group)) for name, group in groupby(rows, key=lambda row: str(row["placement"]))]
+    placed = _by(rows, "placement")
     figure, axes = panels(len(placed), _WIDTH, 0.75 + 0.24 * len(known), columns=1)
-    for ax, (name, cores) in zip(axes, placed, strict=True):
+    for ax, cores in zip(axes, placed, strict=True):
         part = f"first {_MOST_CORES} of {len(cores)}" if len(cores) > _MOST_CORES else f"{len(cores)}"
-        ax.set_title(f"{name}: {part} cores")
+        ax.set_title(f"{cores[0]['placement']}: {part} cores")
         _panel(ax, cores[:_MOST_CORES], known)
     return figure
 
@@ -361,14 +368,14 @@ def _panel(ax: Axes, cores: Rows, known: Sequence[str]) -> None:
         colour = to_rgba(SERIES[0], 0.05 + 0.55 * level) if level <= 1 else to_rgba(SERIES[1], 0.7)
         ax.add_patch(PathPatch(_boxes(where), facecolor=colour, linewidth=0))
     start = 0
-    marks = []
-    for node, group in groupby(cores, key=lambda core: str(core["node"])):
-        end = start + len(list(group))
-        marks.append(((start + end) / 2, short(node)))
+    middles, names = [], []
+    for of_node in _by(cores, "node"):
+        end = start + len(of_node)
+        middles.append((start + end) / 2)
+        names.append(short(of_node[0]["node"]))
         ax.axvline(end, color=INK, lw=0.5)
         start = end
-    crowded = len(marks) > 12
-    ax.set_xticks([at for at, _ in marks], [name for _, name in marks], rotation=90 if crowded else 0, fontsize=7)
+    ax.set_xticks(middles, names, rotation=90 if len(names) > 12 else 0, fontsize=7)
     ax.set_yticks([row + 0.5 for row in range(len(known))], [RESOURCES[key] for key in known])
     ax.tick_params(length=0)
     ax.set(xlim=(0, len(cores)), ylim=(len(known), 0))

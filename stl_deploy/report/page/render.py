@@ -138,10 +138,10 @@ def boxes(energy: Mapping[str, Any]) -> tuple[list[Box], int]:
     kept = {box.name for box in sorted(all_boxes, key=lambda box: -box.joules)[:_MOST]}
     shown = [box for box in all_boxes if box.name in kept]
     order = {name: place for place, name in enumerate(energy["edges"])}
-    linked = [
-        _linked(box, energy["edges"][box.name], before, order)
-        for before, box in zip((None, *shown), shown, strict=False)
-    ]
+    linked, before = [], None
+    for box in shown:
+        linked.append(_linked(box, energy["edges"][box.name], before, order))
+        before = box
     return linked, len(all_boxes) - len(kept)
 
 
@@ -149,28 +149,30 @@ def _linked(box: Box, sources: Sequence[str], before: Box | None, order: Mapping
     """Return the box with its edges; the input is named only if a box stands before it."""
     named = [name for name in sources if before is None or name != before.name]
     follows = len(named) < len(sources)
-    others = [
-        f"{name}, a step ago" if order.get(name, -1) >= order[box.name] else name
-        for name in named
-        if before is not None or name in order
-    ]
+    others = []
+    for name in named:
+        if before is not None or name in order:
+            # a source that stands behind its reader closes a loop
+            closes_loop = order.get(name, -1) >= order[box.name]
+            others.append(f"{name}, a step ago" if closes_loop else name)
     return replace(box, follows=follows, others=tuple(others))
 
 
 def _box(name: str, layer: Mapping[str, Any], joules: float, whole: float, batch: int) -> Box:
+    rate = None
     if "neurons" in layer:
-        rate = layer["spikes"] / layer["neuron_updates"] if layer["spikes"] else None
-        return Box(
-            name, f"{count(layer['neurons'])} neurons", layer["spikes"] / batch, "spikes", rate, joules, joules / whole
-        )
-    if "max_compares" in layer:
-        return Box(name, "max pool", layer["max_compares"] / batch, "comparisons", None, joules, joules / whole)
-    if "weight_words" not in layer:  # two signals are multiplied, as in attention
-        return Box(name, "product", layer["synops"] / batch, f"synops ({layer['op']})", None, joules, joules / whole)
-    pool = layer["weight_words"] == 0
-    kind = "pool" if pool else f"{count(layer['weight_words'])} weights"
-    unit = "pooled events" if pool else f"synops ({layer['op']})"
-    return Box(name, kind, layer["synops"] / batch, unit, None, joules, joules / whole)
+        kind, done, unit = f"{count(layer['neurons'])} neurons", layer["spikes"], "spikes"
+        rate = done / layer["neuron_updates"] if done else None
+    elif "max_compares" in layer:
+        kind, done, unit = "max pool", layer["max_compares"], "comparisons"
+    else:
+        kind, done, unit = "product", layer["synops"], f"synops ({layer['op']})"
+        weights = layer.get("weight_words")  # none where two signals are multiplied, as in attention
+        if weights == 0:
+            kind, unit = "pool", "pooled events"
+        elif weights is not None:
+            kind = f"{count(weights)} weights"
+    return Box(name, kind, done / batch, unit, rate, joules, joules / whole)
 
 
 SCHEMA_VERSION = 1

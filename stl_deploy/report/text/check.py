@@ -16,12 +16,11 @@ if TYPE_CHECKING:
 
 def show(report: CheckReport, say: Console) -> None:
     """Print the nodes as a table, then the findings."""
-    headers = ["node", "kind", "shape", *report.targets]
-    rows = [
-        [n.node, n.kind, "?" if n.shape is None else "x".join(map(str, n.shape)), *n.targets.values()]
-        for n in report.nodes
-    ]
-    say.table(headers, rows)
+    rows = []
+    for node in report.nodes:
+        shape = "?" if node.shape is None else "x".join(map(str, node.shape))
+        rows.append([node.node, node.kind, shape, *node.targets.values()])
+    say.table(["node", "kind", "shape", *report.targets], rows)
     for line in to_lines(report.findings):
         say.say(line)
     say.say("as a whole: " + ", ".join(f"{target} {fidelity}" for target, fidelity in report.targets.items()))
@@ -29,35 +28,36 @@ def show(report: CheckReport, say: Console) -> None:
 
 def show_folder(reports: Mapping[str, CheckReport], targets: Sequence[str], say: Console) -> None:
     """Print one row for each file of a folder."""
-    errors = {name: sum(finding.severity == "error" for finding in r.findings) for name, r in reports.items()}
-    rows = [[name, *r.targets.values(), str(errors[name]), _first(r)] for name, r in reports.items()]
+    rows = []
+    for name, report in reports.items():
+        severities = [finding.severity for finding in report.findings]
+        rows.append([name, *report.targets.values(), str(severities.count("error")), _first(report)])
     say.table(["file", *targets, "errors", "first finding"], rows)
 
 
 def _first(report: CheckReport) -> str:
     """Summarise the most severe finding: an error before a warning before a remark."""
-    for severity in ("error", "warning", "info"):
-        for finding in report.findings:
-            if finding.severity == severity:
-                where = "" if finding.node is None else f" at '{finding.node}'"
-                return f"{severity}: {finding.slug}{where}"
-    return ""
+    severities = ("error", "warning", "info")
+    worst = min(report.findings, key=lambda finding: severities.index(finding.severity), default=None)
+    if worst is None:
+        return ""
+    where = "" if worst.node is None else f" at '{worst.node}'"
+    return f"{worst.severity}: {worst.slug}{where}"
 
 
 def show_effects(effects: Sequence[Effect], what: str, say: Console) -> None:
     """Print the effects of other dialect choices on ``what``."""
-    rows = [
-        [effect.option, str(effect.assumed), str(effect.instead), _share(effect)]
-        for effect in effects
-        if effect.differ != 0
-    ]
+    rows = []
+    # an option may have several alternatives, of which some change nothing
+    changes: dict[str, bool] = {}
+    for effect in effects:
+        if effect.differ != 0:
+            rows.append([effect.option, str(effect.assumed), str(effect.instead), _share(effect)])
+        changes[effect.option] = changes.get(effect.option, False) or effect.differ != 0
     say.say(f"what other choices in the dialect would change, on {what}:")
     if rows:
         say.table(["option", "assumed", "instead", "outputs that change"], rows)
-    unchanged = dict.fromkeys(effect.option for effect in effects if effect.differ == 0)
-    some = {effect.option for effect in effects if effect.differ != 0}
-    nothing = [option for option in unchanged if option not in some]
-    if nothing:
+    if nothing := [option for option, changed in changes.items() if not changed]:
         say.say(f"nothing changes with: {', '.join(nothing)}")
 
 

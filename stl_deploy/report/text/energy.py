@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -33,14 +34,16 @@ def show(report: EnergyReport, say: Console) -> None:
     if report.idle:
         say.say(report.verdict)
         return
-    rows = [
-        [p.prices.name, p.prices.scope, p.prices.evidence, _side(p.snn), _side(p.ann), _ratio(p)] for p in report.energy
-    ]
+    rows = []
+    for priced in report.energy:
+        about = priced.prices
+        rows.append([about.name, about.scope, about.evidence, _side(priced.snn), _side(priced.ann), _ratio(priced)])
     say.table(["modelled, per inference", "scope", "evidence", "SNN", "dense ANN twin", "the SNN costs"], rows)
     if any(p.snn is not None and p.snn.unpriced for p in report.energy):
         say.say("bracket: from nothing to the bounds of terms that have no price")
     lists = {cell.prices.name: f"{cell.prices.width}, {cell.prices.node}" for cell in report.comparisons}
-    heads = [text if [*lists.values()].count(text) == 1 else name for name, text in lists.items()]
+    texts = Counter(lists.values())
+    heads = [text if texts[text] == 1 else name for name, text in lists.items()]
     say.table(["memory included: the SNN costs", *heads], _grid(report, [*lists]))
     say.table(
         ["on a chip, modelled", "energy", "ANN twin on it", "floor", "events", "latency", "a step"], _chips(report)
@@ -59,18 +62,15 @@ def show(report: EnergyReport, say: Console) -> None:
 
 
 def _chips(report: EnergyReport) -> list[list[str]]:
-    return [
-        [
-            line.title,
-            range_with_unit(line.total, "J"),
-            "-" if line.ann is None else range_with_unit(line.ann, "J"),
-            "-" if line.floor is None else f"{range_with_unit(line.floor, 'J')} ({line.regime})",
-            range_with_unit(line.events, "J"),
-            "-" if line.latency is None else range_with_unit(line.latency, "s"),
-            "not known" if line.step_source is None else line.step_source.partition(", ")[0],
-        ]
-        for line in report.chips
-    ] + [[title_of(chip), "not placed", *"-----"] for chip in report.checked.refused]
+    rows = []
+    for line in report.chips:
+        total, events = range_with_unit(line.total, "J"), range_with_unit(line.events, "J")
+        ann = "-" if line.ann is None else range_with_unit(line.ann, "J")
+        floor = "-" if line.floor is None else f"{range_with_unit(line.floor, 'J')} ({line.regime})"
+        latency = "-" if line.latency is None else range_with_unit(line.latency, "s")
+        step = "not known" if line.step_source is None else line.step_source.partition(", ")[0]
+        rows.append([line.title, total, ann, floor, events, latency, step])
+    return rows + [[title_of(chip), "not placed", *"-----"] for chip in report.checked.refused]
 
 
 def _grid(report: EnergyReport, lists: Sequence[str]) -> list[list[str]]:
@@ -150,35 +150,20 @@ def _times(ratio: float) -> str:
 
 def show_checks(checks: Sequence[Check], say: Console) -> None:
     """Print scores of each model on training and held-out data, then each check."""
-    rows = [
-        [
-            score.model,
-            score.quantity,
-            score.family,
-            "held out" if score.held_out else f"fitted to {score.fitted}",
-            str(score.others),
-            *("-" if error is None else f"{error:.0%}" for error in (score.worst_error, score.mean_error)),
-            f"{score.inside} of {score.others}",
-            "-" if score.width is None else f"{score.width:.3g}",
-        ]
-        for score in scores(checks)
-    ]
+    rows = []
+    for score in scores(checks):
+        how = "held out" if score.held_out else f"fitted to {score.fitted}"
+        errors = [_or_dash(score.worst_error, ".0%"), _or_dash(score.mean_error, ".0%")]
+        inside = f"{score.inside} of {score.others}"
+        about = [score.model, score.quantity, score.family, how, str(score.others)]
+        rows.append([*about, *errors, inside, _or_dash(score.width, ".3g")])
     headers = ["model", "of", "network family", "family is", "rows", "worst error", "mean", "inside its range"]
     say.table([*headers, "times wide"], rows)
-    rows = [
-        [
-            c.case,
-            c.model,
-            plain(c.predicted),
-            f"{plain(c.measured)} {c.unit}",
-            c.how,
-            f"{c.error:+.0%}",
-            "-" if c.width is None else f"{c.width:.3g}",
-            c.verdict,
-            c.split,
-        ]
-        for c in checks
-    ]
+    rows = []
+    for check in checks:
+        measured = f"{plain(check.measured)} {check.unit}"
+        row = [check.case, check.model, plain(check.predicted), measured, check.how, f"{check.error:+.0%}"]
+        rows.append([*row, _or_dash(check.width, ".3g"), check.verdict, check.split])
     headers = ["case", "model", "predicted", "published", "how", "error", "times wide", "verdict", "split"]
     say.table(headers, rows)
     say.say(
@@ -189,6 +174,10 @@ def show_checks(checks: Sequence[Check], say: Console) -> None:
         "training: the model was fitted to it; held out: it was not; shortcut: a wrong way of counting that is in use. "
         "ANNs on devices: each network predicted from the device's others"
     )
+
+
+def _or_dash(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
 
 
 def show_tradeoff(result: Tradeoff, say: Console) -> None:

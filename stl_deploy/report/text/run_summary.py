@@ -6,6 +6,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from importlib.metadata import version
+from itertools import zip_longest
 from pathlib import Path
 
 from stl_deploy._util.tables import wrap
@@ -39,46 +40,47 @@ def verdict(run_dir: Path, table: ParityTable, energy: str, seconds: float) -> l
 
 
 def _entry(label: str, text: str) -> list[str]:
-    first, *rest = wrap(text, COLUMNS - _LABEL)
-    return [f"{label:<{_LABEL}}{first}", *(f"{'':{_LABEL}}{line}" for line in rest)]
+    lines = wrap(text, COLUMNS - _LABEL)
+    return [f"{head:<{_LABEL}}{line}" for head, line in zip_longest([label], lines, fillvalue="")]
 
 
 def _within(texts: list[str], room: int) -> list[str]:
     """Return the lines of as many texts as fit, and the number left out."""
     lines: list[str] = []
     for left_out in range(len(texts)):
-        shown = [*texts[: len(texts) - left_out], *([f"and {left_out} more, in {VERIFIED}"] if left_out else [])]
-        lines = [line for i, text in enumerate(shown) for line in _entry("" if i else "parity", text)]
+        shown = texts[: len(texts) - left_out]
+        if left_out:
+            shown.append(f"and {left_out} more, in {VERIFIED}")
+        lines = _entry("parity", shown[0])
+        for text in shown[1:]:
+            lines += _entry("", text)
         if len(lines) <= room:
             break
     return lines
 
 
 def _accuracy(table: ParityTable) -> list[str]:
-    trained = [run.accuracy for run in table.report.runs if run.run == TRAINED]
-    simulated = [run.accuracy for run in _simulated(table)]
-    measured = [
-        *((accuracy, "trained") for accuracy in trained),
-        (table.report.accuracy, "deployed"),
-        *((accuracy, "in integers") for accuracy in simulated[:1]),
-    ]
+    measured = [(run.accuracy, "trained") for run in table.report.runs if run.run == TRAINED]
+    measured.append((table.report.accuracy, "deployed"))
+    measured += [(run.accuracy, "in integers") for run in _simulated(table)[:1]]
     parts = [f"{100 * accuracy:.2f} % {name}" for accuracy, name in measured if accuracy is not None]
     return _entry("accuracy", f"{', '.join(parts)} ({counted(table.samples, 'sample')})") if parts else []
 
 
 def _parity(table: ParityTable) -> list[str]:
-    reference = table.report.reference
-    # Of equal runs in torch the folded network's, of all samples, is enough.
-    runs = [run for run in table.report.runs if run.backend != "torch" or not run.exact]
-    equal = [run for run in runs if run.required and run.against == reference and run.exact]
-    other = [run for run in runs if run not in equal and run.against == reference and run.run != TRAINED]
-    held = [run for run in runs if run.against != reference]
-    lines = []
-    if equal:
-        how = ", by proof" if all(proof.exact for proof in table.proofs) else ""
-        for compared in dict.fromkeys(run.compared for run in equal):
-            names = ", ".join(run.run for run in equal if run.compared == compared)
-            lines.append(f"{names}: all {compared:,} as in the graph{how}")
+    equal: dict[int, list[str]] = {}
+    other, held = [], []
+    for run in table.report.runs:
+        if run.backend == "torch" and run.exact:
+            continue  # of equal runs in torch the folded network's, of all samples, is enough
+        if run.against != table.report.reference:
+            held.append(run)
+        elif run.required and run.exact:
+            equal.setdefault(run.compared, []).append(run.run)
+        elif run.run != TRAINED:
+            other.append(run)
+    how = ", by proof" if all(proof.exact for proof in table.proofs) else ""
+    lines = [f"{', '.join(names)}: all {compared:,} as in the graph{how}" for compared, names in equal.items()]
     lines += [f"{run.run}: {_differing(run)}" for run in other if run.run not in map(_name, held)]
     lines += [f"{_simulator(run)}: {_differing(run)} from {run.against}" for run in held if not run.exact]
     if as_predicted := [run for run in held if run.exact]:
@@ -109,10 +111,12 @@ def _differing(run: RunParity) -> str:
 
 def _energy(text: str, room: int) -> list[str]:
     """Fit the sentences into lines; drop parentheses first, then the last sentences."""
-    shorter = list(_shorter(text))
-    return next(
-        (lines for each in shorter if len(lines := _entry("energy", each)) <= room), _entry("energy", shorter[-1])
-    )
+    lines: list[str] = []
+    for shorter in _shorter(text):
+        lines = _entry("energy", shorter)
+        if len(lines) <= room:
+            break
+    return lines
 
 
 def _shorter(text: str) -> Iterator[str]:
@@ -133,9 +137,11 @@ def _simulated(table: ParityTable) -> list[RunParity]:
 def _ran_on(table: ParityTable) -> str:
     ours, others = _simulated(table)[:1], _simulated(table)[1:]
     named = {None, *(run.backend for run in others)}
-    # Runs against a model of their own (Lava, against our integers) are named by backend, once.
-    held = [run for run in table.report.runs if run.label == "simulated" and run.against != table.report.reference]
-    names = [_short(run) for run in others] + [str(run.backend) for run in held if run.backend not in named]
+    names = list(map(_short, others))
+    for run in table.report.runs:
+        # Runs against a model of their own (Lava, against our integers) are named by backend, once.
+        if run.label == "simulated" and run.against != table.report.reference and run.backend not in named:
+            names.append(str(run.backend))
     simulated = ", ".join(dict.fromkeys(names or map(_short, ours)))
     simulators = f"simulated: {simulated}; " if simulated else ""
     further = {run.backend for run in table.report.runs if run.label == "measured"} - {None, "onnx", "torch"}
