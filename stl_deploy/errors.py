@@ -125,6 +125,10 @@ class UnsupportedError(CheckFailed):
         super().__init__(reason, slug=slug, where=node, remedy=remedy)
         self.node = node
 
+    def with_remedy(self, remedy: str) -> UnsupportedError:
+        """Return the same refusal with another remedy."""
+        return UnsupportedError(self.reason, node=self.node, slug=self.slug, remedy=remedy)
+
 
 class DivergedError(CheckFailed):
     """Training met NaN or infinite values; the last good checkpoint is kept."""

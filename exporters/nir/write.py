@@ -153,18 +153,21 @@ def _dialect(nodes: tuple[ir.Node, ...]) -> Dialect:
     return replace(base, nodes={name: options for name, options in apart.items() if options}, v_min=bounds or None)
 
 
+def _refusal(node: ir.Node, reason: str) -> CaptureError:
+    """Return the error of a layer that NIR cannot hold."""
+    return CaptureError(f"layer '{node.name}' {reason}", layer=node.name)
+
+
 def _bound(node: ir.Neuron) -> float:
     """Return the lower bound of a neuron's potential, one number in a dialect."""
     assert node.v_min is not None
     if not node.spiking or node.decay is None:
-        raise CaptureError(
-            f"layer '{node.name}' bounds currents below, as a ReLU does, for which NIR has no node", layer=node.name
-        )
+        raise _refusal(node, "bounds currents below, as a ReLU does, for which NIR has no node")
     if node.v_min.min() != node.v_min.max():
-        raise CaptureError(
-            f"layer '{node.name}' bounds its potentials below by {_range(node.v_min)}; a graph holds one bound for all "
+        raise _refusal(
+            node,
+            f"bounds its potentials below by {_range(node.v_min)}; a graph holds one bound for all "
             "neurons of a layer: use one number",
-            layer=node.name,
         )
     return float(node.v_min.flat[0])
 
@@ -180,10 +183,10 @@ def _options(node: ir.Neuron) -> dict[str, Any]:
         elif node.spiking and node.v_reset is None and node.reset not in ("value", "value_delayed"):
             start = "v_reset"
         else:
-            raise CaptureError(
-                f"layer '{node.name}' starts from {_range(node.v_start)}, which is neither 0 nor its reset value; "
+            raise _refusal(
+                node,
+                f"starts from {_range(node.v_start)}, which is neither 0 nor its reset value; "
                 "start it from one of these",
-                layer=node.name,
             )
     reset_name = node.reset if node.spiking and node.decay is not None else "value"
     spikes = _spikes_per_step(node)
@@ -242,7 +245,7 @@ def node_of(node: ir.Node, *, narrow: bool = False) -> nir.NIRNode:
         case ir.Pool():
             kind = nir.SumPool2d if node.divisor == 1 else nir.AvgPool2d
             if any(before != after for before, after in node.padding):
-                raise CaptureError(f"layer '{node.name}' pads its sides unequally, for which NIR has no pool")
+                raise _refusal(node, "pads its sides unequally, for which NIR has no pool")
             pads = np.array([before for before, _ in node.padding])
             return kind(np.array(node.kernel), np.array(node.stride), pads)
         case ir.Scale():
@@ -271,7 +274,7 @@ def _conv(node: ir.Conv) -> nir.NIRNode:
     bias = np.zeros(node.shape[0], np.float32) if node.bias is None else node.bias
     pads = tuple(before for before, _ in node.padding)
     if any(before != after for before, after in node.padding):
-        raise CaptureError(f"layer '{node.name}' pads its sides unequally, which NIR cannot express", layer=node.name)
+        raise _refusal(node, "pads its sides unequally, which NIR cannot express")
     common = dict(weight=node.weight, groups=node.groups, bias=bias)
     if len(node.stride) == 1:
         return nir.Conv1d(
@@ -295,27 +298,20 @@ def _flatten(node: ir.Reshape) -> nir.NIRNode:
     merged = (len(before) - 1,) * 2 if before == after else flattens(before, after)
     if merged is None:
         shapes = f"{list(before)} to {list(after)}"
-        raise CaptureError(f"layer '{node.name}' reshapes {shapes}, which NIR's Flatten cannot", layer=node.name)
+        raise _refusal(node, f"reshapes {shapes}, which NIR's Flatten cannot")
     start, end = merged
     return nir.Flatten({"input": np.array(before)}, start - len(before), end - len(before))
 
 
 def _neuron(node: ir.Neuron) -> nir.NIRNode:
     if node.adaptation is not None:
-        raise CaptureError(
-            f"layer '{node.name}' has a threshold that adapts, for which NIR has no node", layer=node.name
-        )
+        raise _refusal(node, "has a threshold that adapts, for which NIR has no node")
     if node.i_start is not None:
-        raise CaptureError(
-            f"layer '{node.name}' has a current that starts from {_range(node.i_start)}, for which NIR has no node",
-            layer=node.name,
-        )
+        raise _refusal(node, f"has a current that starts from {_range(node.i_start)}, for which NIR has no node")
     threshold = None if node.threshold is None else full(node, node.threshold).astype(np.float32)
     if node.decay is None:
         if threshold is None:
-            raise CaptureError(
-                f"layer '{node.name}' has neither memory nor a threshold, for which NIR has no node", layer=node.name
-            )
+            raise _refusal(node, "has neither memory nor a threshold, for which NIR has no node")
         return nir.Threshold(threshold)
     decay, gain = full(node, node.decay), full(node, 1 if node.gain is None else node.gain)
     offset = full(node, 0 if node.offset is None else node.offset)
@@ -328,10 +324,10 @@ def _neuron(node: ir.Neuron) -> nir.NIRNode:
     rate = 1 - decay
     if (rate <= 0).any():
         beside = " beside others" if np.ptp(decay) else ""
-        raise CaptureError(
-            f"layer '{node.name}' has a decay of {float(decay.max()):g}{beside}; NIR's leaky neurons need "
+        raise _refusal(
+            node,
+            f"has a decay of {float(decay.max()):g}{beside}; NIR's leaky neurons need "
             "one below 1: decay.clamp(max=0.999)",
-            layer=node.name,
         )
     starts = (
         node.v_start is not None and offset.any() and np.allclose(full(node, node.v_start), offset / rate, rtol=1e-5)
@@ -341,7 +337,7 @@ def _neuron(node: ir.Neuron) -> nir.NIRNode:
         s_rate = 1 - full(node, node.synapse.decay)
         s_gain = full(node, 1 if node.synapse.gain is None else node.synapse.gain)
         if (s_rate <= 0).any():
-            raise CaptureError(f"layer '{node.name}' has a synapse that never decays", layer=node.name)
+            raise _refusal(node, "has a synapse that never decays")
         times = dict(tau_mem=DT / rate, tau_syn=DT / s_rate, w_in=s_gain / s_rate)
         if threshold is None:
             return nir.CubaLI(**common, **times)
@@ -354,10 +350,10 @@ def _neuron(node: ir.Neuron) -> nir.NIRNode:
 def _two_currents(node: ir.Neuron, synapse: ir.Synapse, threshold: Any, v_reset: Any) -> nir.NIRNode:
     """Return a neuron whose decays are e^(-dt/τ): its current takes input in before it decays (``exp_add``)."""
     if node.gain is not None or node.offset is not None:
-        raise CaptureError(
-            f"layer '{node.name}' has a gain or a constant behind a synapse of the rule exp_add, for which NIR has no "
+        raise _refusal(
+            node,
+            "has a gain or a constant behind a synapse of the rule exp_add, for which NIR has no "
             "field; put it into the weights before it",
-            layer=node.name,
         )
     zeros = np.zeros(node.shape)
     common = dict(
@@ -374,10 +370,7 @@ def _two_currents(node: ir.Neuron, synapse: ir.Synapse, threshold: Any, v_reset:
 
 def _integrator(node: ir.Neuron, gain: Doubles, offset: Doubles, threshold: Any, v_reset: Any) -> nir.NIRNode:
     if offset.any():
-        raise CaptureError(
-            f"layer '{node.name}' adds a constant to a potential that does not leak; put it into the bias before it",
-            layer=node.name,
-        )
+        raise _refusal(node, "adds a constant to a potential that does not leak; put it into the bias before it")
     if threshold is None:
         return nir.I(r=gain / DT)
     return nir.IF(r=gain / DT, v_threshold=threshold, v_reset=v_reset)
@@ -389,7 +382,7 @@ def require_same(meant: tuple[ir.Node, ...], program: ir.Program) -> None:
     for node in meant:
         actual = read.get(node.name)
         if actual is None or type(actual) is not type(node):
-            raise CaptureError(f"layer '{node.name}' is read back from NIR as another one", layer=node.name)
+            raise _refusal(node, "is read back from NIR as another one")
         for name in (f.name for f in fields(node)):
             if not _same(node, getattr(node, name), getattr(actual, name)):
                 if name == "operands":
@@ -420,7 +413,7 @@ def _other_delays(node: ir.Node, nodes: Iterable[ir.Node]) -> CaptureError:
             f"is read back from NIR with other delays; {closing}: let the others read those of this step, each by a "
             "layer of its own, self.a(spikes)"
         )
-    return CaptureError(f"layer '{node.name}' {reason}", layer=node.name)
+    return _refusal(node, reason)
 
 
 def _same(node: ir.Node, meant: Any, actual: Any) -> bool:

@@ -8,12 +8,12 @@ import operator
 from dataclasses import dataclass
 
 from stl_deploy._util.remedies import option
-from stl_deploy.errors import UnsupportedError
 from stl_deploy.exporters.verilog.devices import DEVICES, GENERIC, Device, Family
 from stl_deploy.exporters.verilog.lower import make_plan
 from stl_deploy.exporters.verilog.memories import memories_of, parameters_of, tables_of
 from stl_deploy.exporters.verilog.plan import Plan
 from stl_deploy.graph.program import Conv, Linear, Neuron, Program
+from stl_deploy.integers.fields import refuse
 from stl_deploy.integers.net import STATE_SHIFT
 
 
@@ -138,12 +138,12 @@ def require_fits(plan: Plan, device: Device) -> None:
     ways = [option("lanes", fewer)] * (fewer is not None) + [option("device", name) for name in large[:1]]
     larger = f"{option('device', GENERIC.name)} writes it for another, larger FPGA"
     layer = max(plan.layers, key=lambda layer: layer.layout.words)
-    raise UnsupportedError(
+    refuse(
+        layer,
+        "device-too-small",
         f"{device.title} is too small: with {plan.lanes} lanes the network takes {', and '.join(parts)} "
         f"({memory_bits(plan):,} bits; the device has {device.bits:,})",
-        node=layer.name,
-        slug="device-too-small",
-        remedy=f"use {' or '.join(ways)}" if ways else f"make the network smaller: no device here holds it; {larger}",
+        f"use {' or '.join(ways)}" if ways else f"make the network smaller: no device here holds it; {larger}",
     )
 
 

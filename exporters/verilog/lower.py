@@ -43,6 +43,7 @@ from stl_deploy.exporters.verilog.plan import (
 from stl_deploy.exporters.verilog.pools import pools_behind_neurons
 from stl_deploy.graph.program import Delay, Neuron, Node, Output, Program, Reshape
 from stl_deploy.integers.bounds import bounds
+from stl_deploy.integers.fields import refuse
 from stl_deploy.integers.graph import (
     ConvNode,
     DenseNode,
@@ -90,30 +91,25 @@ def make_plan(graph: IntegerGraph, lanes: int | None = None, device: Device = GE
         )
     for node in graph.populations:
         if node.neuron.adaptation is not None:
-            raise UnsupportedError(
+            refuse(
+                node,
+                "adapting-threshold",
                 "its threshold adapts; the engine holds fixed ones",
-                node=node.name,
-                slug="adapting-threshold",
-                remedy="use a fixed threshold, or export to c or onnx",
+                "use a fixed threshold, or export to c or onnx",
             )
         if (least := int(node.neuron.threshold.min())) < 0:
-            raise UnsupportedError(
+            refuse(
+                node,
+                "threshold-not-positive",
                 f"its least threshold is {least}; the engine holds thresholds from 0",
-                node=node.name,
-                slug="threshold-not-positive",
-                remedy="use thresholds of 0 or more, or export to c",
+                "use thresholds of 0 or more, or export to c",
             )
     for other in graph.nodes:
         if isinstance(other, IntegerLIF | IntegerLI) and other.neuron.starts:
             reason, remedy = "its state does not start at 0", "start at 0, or export to c or onnx"
-            raise UnsupportedError(f"{reason}; the engine starts at 0", node=other.name, slug="v-start", remedy=remedy)
+            refuse(other, "v-start", f"{reason}; the engine starts at 0", remedy)
         if isinstance(other, GatherNode | ProductNode) or (isinstance(other, DenseNode) and len(other.shape) > 1):
-            raise UnsupportedError(
-                "the engine multiplies no signals, and rearranges none",
-                node=other.name,
-                slug="kind-not-taken",
-                remedy="export to c",
-            )
+            refuse(other, "kind-not-taken", "the engine multiplies no signals, and rearranges none", "export to c")
     graph = pools_behind_neurons(graph)
     return replace(_Lowering(graph, check_lanes(graph, lanes)).plan(), device=device)
 
@@ -184,7 +180,7 @@ class _Lowering:
             how = max_pool([node], self.layouts[pooled], to)
             if how is None:
                 reason, remedy = "a window of it lies in the padding", "use less padding"
-                raise UnsupportedError(reason, node=node.name, slug="max-pool", remedy=remedy)
+                refuse(node, "max-pool", reason, remedy)
             return Pool(node.name, to, pooled, how)
         if not isinstance(node, IntegerLIF) or not _ors(node):
             return None
@@ -212,17 +208,17 @@ class _Lowering:
             if followed > MOST_WAYS:
                 reason = f"more than {MOST_WAYS} paths lead to it"
                 remedy = "put neurons between, or shorten delays"
-                raise UnsupportedError(reason, node=layer.name, slug="ways", remedy=remedy)
+                refuse(layer, "ways", reason, remedy)
             if isinstance(node, _SPIKING | IntegerInput):
                 yield Way(node, after, delay)
                 return
             if isinstance(node, IntegerLI):
                 reason = f"it adds the potentials of '{node.name}' to others, or reads them late"
                 remedy = "read one node without threshold, at once"
-                raise UnsupportedError(reason, node=layer.name, slug="potentials", remedy=remedy)
+                refuse(layer, "potentials", reason, remedy)
             if isinstance(node, DenseNode) and (node.delay is not None or node.shift or node.enlarged):
                 reason = "its synapses have delays of their own, or its sums are shifted, as those of .net files"
-                raise UnsupportedError(reason, node=node.name, slug="synaptic-delay", remedy="use delay nodes")
+                refuse(node, "synaptic-delay", reason, "use delay nodes")
             if isinstance(node, DenseNode | ConvNode) and node.bias is not None:
                 bias = np.broadcast_to(node.bias.reshape(-1, *(1,) * (len(node.shape) - 1)), node.shape)
                 yield Way(None, after, delay, bias.astype(np.int64).reshape(-1))

@@ -14,9 +14,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy.errors import UnsupportedError
 from stl_deploy.exporters.verilog.plan import Lanes, Layout, Map, Taps
 from stl_deploy.graph.program import Node, Reshape
+from stl_deploy.integers.fields import refuse
 from stl_deploy.integers.graph import ConvNode, DelayNode, DenseNode, GainNode, MaxPoolNode, SumPoolNode
 
 HERE: Taps = (((0, 0),),)
@@ -300,12 +300,12 @@ def require_unrolled(nodes: Sequence[Node], count: int, layer: Node) -> int:
     steps = 1 + sum(int(node.steps.max()) for node in nodes if isinstance(node, DelayNode))
     size = steps * count * max(count, *(math.prod(node.shape) for node in (*nodes, layer)))
     if size > MOST_UNROLLED:
-        raise UnsupportedError(
+        refuse(
+            layer,
+            "irregular-way",
             f"the path to it by {', '.join(node.name for node in nodes) or 'itself'} is no product of rows and "
             f"columns, and has {size:,} numbers",
-            node=layer.name,
-            slug="irregular-way",
-            remedy="put the pool or the flatten right before the weights, or use one gain for each channel",
+            "put the pool or the flatten right before the weights, or use one gain for each channel",
         )
     return steps
 

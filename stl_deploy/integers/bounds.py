@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from stl_deploy.errors import UnsupportedError
 from stl_deploy.graph.program import Conv, Floats, Input, Linear, Neuron, Node, Pool, Program, Reshape, Scale
 from stl_deploy.integers import graph as int_ir
+from stl_deploy.integers.fields import refuse
 from stl_deploy.integers.net import MAX_BIAS, MAX_THRESHOLD, WIDE, Ints
 from stl_deploy.integers.scales import WEIGHT_TOP
 
@@ -64,11 +64,11 @@ def require_sums(graph: int_ir.IntegerGraph) -> None:
         if reach >= limit:
             integers = f"as x / {reach // limit + 1} or a larger divisor, rounded, here and in training"
             levels = "a coarser input grid" if graph.input.scale > 1 else integers
-            raise UnsupportedError(
+            refuse(
+                node,
+                "sums-too-large",
                 f"its sums may reach {reach:,}, beyond the {limit:,} that fit",
-                node=node.name,
-                slug="sums-too-large",
-                remedy=f"use fewer input levels ({levels}), or smaller fan-in",
+                f"use fewer input levels ({levels}), or smaller fan-in",
             )
 
 

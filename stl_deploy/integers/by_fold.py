@@ -25,19 +25,21 @@ def with_fold(
     """
     if not any(error.slug in slugs for error in errors):
         return [*errors]
-    calls = dict[str | None, str]()
+    calls = dict[str, str]()
     for call, options, unfolded in _folds(program):
         try:
             after = apply(unfolded, FOREIGN, options, check=False).program
             left = {error.node for error in asked(after) if error.slug in slugs}
         except StlDeployError:
             continue
-        calls = {**{error.node: call for error in errors if error.node not in left}, **calls}
-    return [_by(error, calls[error.node]) if error.slug in slugs and error.node in calls else error for error in errors]
-
-
-def _by(error: UnsupportedError, call: str) -> UnsupportedError:
-    return UnsupportedError(error.reason, node=error.node, slug=error.slug, remedy=f"fold the network: {call}")
+        for error in errors:
+            if error.node not in left:
+                calls.setdefault(error.node, call)
+    taken_away = []
+    for error in errors:
+        call = calls.get(error.node, "") if error.slug in slugs else ""
+        taken_away.append(error.with_remedy(f"fold the network: {call}") if call else error)
+    return taken_away
 
 
 def _folds(program: Program) -> Iterator[tuple[str, FoldOptions, Program]]:

@@ -316,12 +316,7 @@ def fixed_thresholds_only(program: ir.Program, target: str) -> list[UnsupportedE
     """Refuse each neuron whose threshold adapts, for targets that hold fixed ones."""
     slug, adapts = describe_field("adaptation")
     return [
-        UnsupportedError(
-            f"{adapts}; {target} holds fixed ones",
-            node=node.name,
-            slug=slug,
-            remedy="use a fixed threshold" + elsewhere(program),
-        )
+        refusal(node, slug, f"{adapts}; {target} holds fixed ones", "use a fixed threshold" + elsewhere(program))
         for node in program.spiking
         if node.adaptation is not None
     ]
@@ -335,10 +330,7 @@ def elsewhere(program: ir.Program) -> str:
 def sent_elsewhere(program: ir.Program, errors: list[UnsupportedError]) -> list[UnsupportedError]:
     """Return refusals that send a network which no integers hold to ONNX, and to C without them."""
     end = elsewhere(program) if errors else ELSEWHERE
-    return [
-        UnsupportedError(each.reason, node=each.node, slug=each.slug, remedy=each.remedy.replace(ELSEWHERE, end))
-        for each in errors
-    ]
+    return [each.with_remedy(each.remedy.replace(ELSEWHERE, end)) for each in errors]
 
 
 def zero_starts_only(program: ir.Program, target: str) -> list[UnsupportedError]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import MISSING, fields
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 import numpy as np
 
 from stl_deploy._util.remedies import option
 from stl_deploy.errors import UnsupportedError
-from stl_deploy.graph.program import Neuron, Node, Program
+from stl_deploy.graph.program import Neuron, Program
 
 SEVERAL_ENDS = (
     "several-ends",
@@ -59,12 +59,20 @@ def _is_neutral(name: str, value: Any, default: Any) -> bool:
     return bool(value == default)
 
 
-def refuse(node: Node, slug: str, reason: str, remedy: str) -> NoReturn:
+class Named(Protocol):
+    """A node of a Program or of an `IntegerGraph`."""
+
+    @property
+    def name(self) -> str:
+        """Its name in the graph."""
+
+
+def refuse(node: Named, slug: str, reason: str, remedy: str) -> NoReturn:
     """Raise UnsupportedError for a node."""
     raise refusal(node, slug, reason, remedy)
 
 
-def refusal(node: Node, slug: str, reason: str, remedy: str) -> UnsupportedError:
+def refusal(node: Named, slug: str, reason: str, remedy: str) -> UnsupportedError:
     """The error for a node; what integers do not hold and ONNX does, floats hold in C, too."""
     floats = in_floats() if remedy.endswith("or export to onnx") else ""
     return UnsupportedError(reason, node=node.name, slug=slug, remedy=remedy + floats)
@@ -96,4 +104,4 @@ def together(errors: Sequence[UnsupportedError]) -> UnsupportedError:
     also = names.removeprefix(f"'{first.node}'").removeprefix(", ")
     said = [first.remedy + (f" (also at {also})" if also else "")]
     said += [f"node{'s' if ', ' in nodes else ''} {nodes}: {error.reason}; {error.remedy}" for nodes, error in others]
-    return UnsupportedError(first.reason, node=first.node, slug=first.slug, remedy="; ".join(said))
+    return first.with_remedy("; ".join(said))

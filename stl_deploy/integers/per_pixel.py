@@ -11,9 +11,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from stl_deploy.errors import UnsupportedError
 from stl_deploy.graph.kernels import apply
 from stl_deploy.graph.program import Conv, Floats, Linear, Neuron, Node, Operand, Output, Pool, Program, Reshape
+from stl_deploy.integers.fields import refuse
 from stl_deploy.passes.permutations import arranged_fields
 
 MAX_SYNAPSES = 2**26
@@ -95,11 +95,11 @@ def _dense(node: Conv | Pool) -> Linear:
     """Return the matrix of a convolution or pool, column by column: its output for each unit input."""
     inputs, outputs = math.prod(node.input_shape), math.prod(node.shape)
     if inputs * outputs > MAX_SYNAPSES:
-        raise UnsupportedError(
+        refuse(
+            node,
+            "unrolled-too-large",
             f"unrolled it has {inputs} x {outputs} synapses, more than {MAX_SYNAPSES}",
-            node=node.name,
-            slug="unrolled-too-large",
-            remedy="project the thresholds to channels, or train with per-channel thresholds",
+            "project the thresholds to channels, or train with per-channel thresholds",
         )
     bias = None
     if isinstance(node, Conv):

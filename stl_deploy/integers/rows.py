@@ -18,6 +18,7 @@ from stl_deploy._util.reachable import reachable
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.graph import program as ir
 from stl_deploy.graph.program import Shape
+from stl_deploy.integers.fields import refusal
 
 RowAxis = Literal["first", "last", "flat"]
 N = TypeVar("N", bound=ir.Node)
@@ -99,9 +100,7 @@ def first_rows_only(program: ir.Program, target: str) -> Iterator[UnsupportedErr
     for node in program.nodes:
         if isinstance(node, ir.Linear) and len(node.input_shape) > 1:
             reason, remedy = f"its input is {list(node.input_shape)}; {target} takes vectors", "flatten before a Linear"
-            yield UnsupportedError(reason, node=node.name, slug="linear-over-axes", remedy=f"{remedy}, or export to c")
+            yield refusal(node, "linear-over-axes", reason, f"{remedy}, or export to c")
         elif isinstance(node, ir.Reshape) and mixes_rows(node) and _layers_before(program, node):
             reason = f"it mixes rows of weighted sums, which {target} does not"
-            yield UnsupportedError(
-                reason, node=node.name, slug="reshape-before-neuron", remedy="put the neuron before it, or export to c"
-            )
+            yield refusal(node, "reshape-before-neuron", reason, "put the neuron before it, or export to c")

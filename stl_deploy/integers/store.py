@@ -28,6 +28,7 @@ from stl_deploy.graph.readout import KEY as READOUT
 from stl_deploy.graph.readout import Readout, readout_of
 from stl_deploy.integers import graph as int_ir
 from stl_deploy.integers.bounds import require_sums
+from stl_deploy.integers.fields import refuse
 from stl_deploy.integers.net import (
     ACCUMULATORS,
     DECAY_ONE,
@@ -114,11 +115,11 @@ def write_integers(graph: int_ir.IntegerGraph, about: About, path: Path) -> None
     """Write the file, whole or not at all; raise UnsupportedError for dense layers as a netx file holds them."""
     for node in graph.nodes:
         if isinstance(node, int_ir.DenseNode) and (node.delay is not None or node.shift or node.enlarged):
-            raise UnsupportedError(
+            refuse(
+                node,
+                "netx-synapses",
                 "its synapses have delays or shifted sums, which only netx files hold",
-                node=node.name,
-                slug="netx-synapses",
-                remedy="export the graph that the netx file was made from",
+                "export the graph that the netx file was made from",
             )
     arrays: dict[str, NDArray[Any]] = {}
     nodes = []

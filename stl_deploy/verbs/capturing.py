@@ -120,7 +120,7 @@ def _write(net: SpikingGraph, output: Path) -> None:
             f"write it as a Program, {option('output', str(output.with_suffix(PROGRAM_SUFFIX)))}, which the other "
             "commands take"
         )
-        raise UnsupportedError(error.reason, node=error.node, slug=error.slug, remedy=other) from None
+        raise error.with_remedy(other) from None
     write_nir(graph, output)
 
 

@@ -12,9 +12,9 @@ from math import prod
 
 import numpy as np
 
-from stl_deploy.errors import UnsupportedError
 from stl_deploy.graph.cell import Array, Cell, Operation
 from stl_deploy.graph.program import Shape
+from stl_deploy.integers.fields import refusal
 
 TYPES = {"float32": "float", "bool": "uint8_t", "int32": "int32_t", "int64": "int64_t"}
 """C's types of values."""
@@ -69,11 +69,11 @@ def whole_of(cell: Cell) -> Shape:
     try:
         return np.broadcast_shapes(*(value.shape for value in cell.values.values()), *cell.output_shapes)
     except ValueError:
-        raise UnsupportedError(
+        raise refusal(
+            cell,
+            "several-shapes",
             "expected values that broadcast to one shape; found several in one step",
-            node=cell.name,
-            slug="several-shapes",
-            remedy="export it to ONNX",
+            "export it to ONNX",
         ) from None
 
 

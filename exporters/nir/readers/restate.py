@@ -103,7 +103,7 @@ def _kept(program: Program, error: UnsupportedError) -> UnsupportedError:
     if error.slug != "threshold-nonuniform" or thresholds_go_into_weights(program, str(error.node)):
         return error
     remedy = "train one per layer, as no weights can take these"
-    return UnsupportedError(error.reason, node=error.node, slug=error.slug, remedy=remedy)
+    return error.with_remedy(remedy)
 
 
 def _remembering(node: Node) -> Node:
