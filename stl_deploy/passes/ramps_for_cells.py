@@ -1,28 +1,40 @@
-"""Write Cells without states as sums and ReLUs: ReLU6, hardtanh(0, a), clamp(0, a) and what residuals add to them.
+"""Write Cells without states as sums and ReLUs with or without a cap, however the user wrote those.
 
-Each value of a Cell is read symbolically as a ramp of a sum x of its operands,
-
-    y = min(max(gain·x + offset, low), high)
-
-A choice of x or n by whether x is above n is one of these bounds. A ramp without bounds is a sum. One with low = 0 is a
-ReLU; where it has a cap, a Cell that takes the minimum with the cap follows it. One that is rounded to integers from 0
-to a cap is a count already, as quantisation-aware training writes it. Other values are refused, by operation and line.
+Each value of a Cell is a piecewise-linear function of a sum x of its operands, in exact arithmetic (`Piecewise`). One
+without knots is an affine sum. A continuous one is a constant and a ReLU for each part with a slope, with a cap where
+that part ends on both sides: ReLU6 and h·(h > 0) are one ReLU, a leaky ReLU is two. One that is rounded to integers
+from 0 to a cap is a count already, as quantisation-aware training writes it. Others are refused, by operation and line.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from math import prod
-from typing import Any
+from fractions import Fraction
+from itertools import zip_longest
+from math import floor, prod, trunc
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.graph import program as ir
-from stl_deploy.graph.cell import Cell, Constant, Operation
+from stl_deploy.graph.cell import OPERATIONS, Cell, Constant, Operation
+from stl_deploy.graph.neuron_cells import as_cell
 from stl_deploy.passes.base import Nodes, bypassed, with_nodes
 from stl_deploy.passes.permutations import keeps_order
+from stl_deploy.passes.piecewise import (
+    EXACT,
+    IDENTITY,
+    NO_RAMP,
+    TRUNCATED,
+    NotPiecewiseError,
+    Piecewise,
+    Ramp,
+    clipped,
+    constant,
+)
 
 
 def ramps_for_cells(program: ir.Program) -> ir.Program:
@@ -33,11 +45,11 @@ def ramps_for_cells(program: ir.Program) -> ir.Program:
     for node in program.nodes:
         operands = tuple(ir.Operand(instead.get(each.node, each.node), each.delay) for each in node.operands)
         node = replace(node, operands=operands)
-        if isinstance(node, Cell):
-            reading = _Reading(node)
-            instead[node.name], *others = outputs = reading.outputs()
+        reading = _Reading(node) if isinstance(node, Cell) else _gated(node, nodes)
+        if reading is not None:
+            instead[node.name], *others = reading.outputs
             nodes |= reading.made
-            several |= {outputs[0]: outputs} if others else {}
+            several |= {reading.outputs[0]: reading.outputs} if others else {}
         elif isinstance(node, ir.Gather) and operands[0].node in several:
             output = _of_one_output(node, nodes, several[operands[0].node])
             if output.shape == output.input_shape and keeps_order(output):
@@ -46,7 +58,24 @@ def ramps_for_cells(program: ir.Program) -> ir.Program:
                 nodes[node.name] = output
         else:
             nodes[node.name] = node
+    read = {each.node for node in nodes.values() for each in node.operands}
+    for gate in [name for name in nodes if name not in read and program.readers.get(name)]:
+        del nodes[gate]
     return with_nodes(program, nodes)
+
+
+def _gated(product: ir.Node, nodes: Nodes) -> _Reading | None:
+    """Read a value times whether it is above a threshold; None for others."""
+    if not isinstance(product, ir.Product) or product.matrices:
+        return None
+    for value, factor in (product.operands, product.operands[::-1]):
+        gate = nodes[factor.node]
+        if isinstance(gate, ir.Neuron) and gate.operands == (value,) and not (cell := as_cell(gate)).states:
+            times = Operation("gated", "mul", (*cell.names, *cell.outputs), "float32")
+            whole = replace(cell, name=product.name, operations=(*cell.operations, times), outputs=(times.name,))
+            with suppress(UnsupportedError):
+                return _Reading(whole)
+    return None
 
 
 def _of_one_output(node: ir.Gather, nodes: Nodes, outputs: Sequence[str]) -> ir.Gather:
@@ -68,162 +97,190 @@ def without_caps(program: ir.Program) -> ir.Program:
 
 
 @dataclass(frozen=True, eq=False)
-class _Ramp:
-    """min(max(gain·x + offset, low), high) of the sum x of operands; numbers broadcast to the shape.
+class _Rounding:
+    """gain·x + offset rounded to integers; numbers broadcast to the shape."""
 
-    rounding: to integers, if it is rounded.
-    """
+    gain: ir.Floats
+    offset: ir.Floats
+    rule: ir.Rounding
+
+
+class _Root(NamedTuple):
+    """The sum of operands that values are functions of, or that sum rounded."""
 
     operands: tuple[ir.Operand, ...]
-    gain: Any = 1.0
-    offset: Any = 0.0
-    low: Any = -np.inf
-    high: Any = np.inf
-    rounding: ir.Rounding | None = None
-
-    @property
-    def is_free(self) -> bool:
-        """Whether it is gain·x + offset."""
-        return self.rounding is None and bool(np.all(self.low == -np.inf) and np.all(self.high == np.inf))
-
-    @property
-    def is_linear(self) -> bool:
-        """Whether it is gain·x."""
-        return self.is_free and not np.any(self.offset)
-
-    def times(self, factor: Any) -> _Ramp | None:
-        """Return it times a number above 0; None for others."""
-        numbers = (each * factor for each in (self.gain, self.offset, self.low, self.high))
-        return _Ramp(self.operands, *numbers) if np.all(factor > 0) else None
-
-    def plus(self, number: Any) -> _Ramp:
-        """Return it with a number added."""
-        return _Ramp(self.operands, self.gain, *(each + number for each in (self.offset, self.low, self.high)))
-
-    def bounded(self, by: np.ufunc, number: Any) -> _Ramp:
-        """Return its maximum, or minimum, with a number."""
-        return replace(self, low=by(self.low, number), high=by(self.high, number))
-
-    def rounded(self, op: str) -> _Ramp:
-        """Return it rounded by ``round``, ``floor`` or ``trunc``; floor(v + 1/2) rounds halves up."""
-        rounding: ir.Rounding = "half_even" if op == "round" else "down"
-        offset = self.offset
-        if op == "floor" and np.all(offset == 0.5):
-            rounding, offset = "half_up", 0.0
-        bound = np.rint if op == "round" else np.floor
-        return replace(self, offset=offset, low=bound(self.low), high=bound(self.high), rounding=rounding)
+    rounding: _Rounding | None = None
 
 
-@dataclass(frozen=True, eq=False)
-class _Above:
-    """Whether a ramp is above a number, or, if not ``above``, below it: equal ones give the same choice."""
+class _Value(NamedTuple):
+    """A function of a root for each distinct set of constants (see `_Reading.numbers`)."""
 
-    ramp: _Ramp
-    number: Any
-    above: bool
+    root: _Root
+    functions: Sequence[Piecewise]
 
-    def choice(self, chosen: Any, other: Any) -> _Ramp | None:
-        """Return the ramp or the number, whichever is chosen, as a bound of the ramp; None for other values."""
-        upper, lower = (chosen, other) if self.above else (other, chosen)
-        number = lower if upper is self.ramp else upper
-        if self.ramp not in (upper, lower) or not np.array_equal(number, self.number):
-            return None
-        return self.ramp.bounded(np.maximum if upper is self.ramp else np.minimum, number)
+
+_ROUNDINGS: Mapping[str, tuple[Callable[[Fraction], int], ir.Rounding]] = {
+    "round": (round, "half_even"),
+    "floor": (floor, "down"),
+    "trunc": (trunc, "down"),
+}
+
+
+def _unless(values: ir.Floats, neutral: float) -> ir.Floats | None:
+    return None if (values == neutral).all() else values
 
 
 class _Reading:
-    """Reads the operations of one Cell. made: the nodes in its place."""
+    """Reads the operations of one Cell. made: the nodes in its place. outputs: the last one of each output.
+
+    Constants that are equal in every respect give equal functions, so each distinct set is read once: its first place
+    is in ``first``, and ``inverse`` has the set of each place.
+    """
 
     def __init__(self, cell: Cell) -> None:
         self.cell = cell
         self.made: Nodes = {}
-        self.values: dict[str, Any] = {each.name: np.asarray(each.value, np.float64) for each in cell.constants}
-        self.values |= {name: _Ramp((operand,)) for name, operand in zip(cell.names, cell.operands, strict=True)}
+        self.numbers: dict[str, Any] = {each.name: each.value for each in cell.constants}
+        self.places = np.broadcast_shapes((), *(each.shape for each in self.numbers.values()))
+        columns = [np.broadcast_to(each, self.places).ravel() for each in (np.zeros(()), *self.numbers.values())]
+        _, self.first, inverse = np.unique(np.stack(columns), axis=1, return_index=True, return_inverse=True)
+        self.inverse = inverse.reshape(self.places)
+        self.values: dict[str, _Value] = {}
+        for name, operand in zip(cell.names, cell.operands, strict=True):
+            self.values[name] = _Value(_Root((operand,)), [IDENTITY] * len(self.first))
         for operation in cell.operations:
-            self.values[operation.name] = self._value(operation)
-
-    def outputs(self) -> list[str]:
-        """Put out each output by nodes; return the names of their last ones."""
-        name, last = self.cell.name, self.cell.operations[-1]
-        several = len(self.cell.outputs) > 1
-        return [
-            self._whole(self.values[value], f"{name}_{value}" if several else name, last) for value in self.cell.outputs
+            if cell.values[operation.name].steady:
+                self.numbers[operation.name] = self._number(operation)
+            else:
+                self.values[operation.name] = self._value(operation)
+        name, several = cell.name, len(cell.outputs) > 1
+        self.outputs = [
+            self._whole(value, f"{name}_{value}" if several else name, cell.operations[-1]) for value in cell.outputs
         ]
 
-    def _value(self, operation: Operation) -> _Ramp | _Above:
-        op, args = operation.op, [self.values[name] for name in operation.args]
-        if op not in ("max", "min"):
-            args = [self._unrounded(value, name, operation) for value, name in zip(args, operation.args, strict=True)]
-        ramps = [arg for arg in args if isinstance(arg, _Ramp)]
-        numbers = [arg for arg in args if isinstance(arg, np.ndarray)]
-        made: _Ramp | _Above | None = None
-        match op, ramps, numbers:
-            case "add", [_, _], []:
-                left, right = operation.args
-                made = _Ramp(self._terms(left, operation) + self._terms(right, operation))
-            case "add", [ramp], [number]:
-                made = ramp.plus(number)
-            case "sub", [ramp], [number] if args[0] is ramp:
-                made = ramp.plus(-number)
-            case "mul", [ramp], [number]:
-                made = ramp.times(number)
-            case "div", [ramp], [number] if args[0] is ramp and np.all(number):
-                made = ramp.times(1 / number)
-            case "max", [ramp], [number]:
-                made = ramp.bounded(np.maximum, number)
-            case "min", [ramp], [number]:
-                made = ramp.bounded(np.minimum, number)
-            case "round" | "floor" | "trunc", [ramp], []:
-                made = ramp.rounded(op)
-            case "gt" | "ge" | "lt" | "le", [ramp], [number]:
-                made = _Above(ramp, number, op.startswith("g") == (args[0] is ramp))
-            case "not", [], [] if isinstance(args[0], _Above):
-                made = replace(args[0], above=not args[0].above)
-            case "where", _, _ if isinstance(args[0], _Above):
-                made = args[0].choice(*args[1:])
-        if made is None:
-            raise self._refusal(operation)
-        return made
+    def _number(self, operation: Operation) -> Any:
+        with np.errstate(all="ignore"):
+            return np.asarray(OPERATIONS[operation.op].run(*(self.numbers[name] for name in operation.args)))
 
-    def _unrounded(self, value: Any, name: str, operation: Operation) -> Any:
-        """Return a value, of a count that of its node."""
-        counts = isinstance(value, _Ramp) and value.rounding is not None
-        return _Ramp(self._terms(name, operation)) if counts else value
+    def _functions(self, name: str) -> Sequence[Piecewise]:
+        """Return the functions of a value, of a number constant ones."""
+        if name in self.values:
+            return self.values[name].functions
+        return [constant(each) for each in np.broadcast_to(self.numbers[name], self.places).ravel()[self.first]]
+
+    def _array(self, numbers: Iterable[Fraction | int | None]) -> ir.Floats:
+        """Return an array of numbers, one for each set of constants, where they stand; None is infinite."""
+        with np.errstate(over="ignore"):
+            values = np.array([np.inf if each is None else float(each) for each in numbers]).astype(np.float32)
+        return values[0] if (values == values[0]).all() else values[self.inverse]
+
+    def _value(self, operation: Operation) -> _Value:
+        op, signals = operation.op, [name for name in operation.args if name in self.values]
+        roots = {self.values[name].root for name in signals}
+        try:
+            if op in ("round", "floor", "trunc"):
+                return self._rounded(operation)
+            if len(roots) > 1:
+                return self._sum(operation)
+            (root,) = roots
+            functions = zip(*map(self._functions, operation.args), strict=True)
+            return _Value(root, [EXACT[op](*args) for args in functions])
+        except (NotPiecewiseError, KeyError):
+            raise self._refusal(operation) from None
+
+    def _sum(self, operation: Operation) -> _Value:
+        """Return the sum of two values of different roots."""
+        if operation.op not in ("add", "sub"):
+            raise NotPiecewiseError
+        left, right = operation.args
+        if operation.op == "sub":
+            negative = f"{right}_negative"
+            root, functions = self.values[right]
+            self.values[negative], right = _Value(root, [EXACT["neg"](each) for each in functions]), negative
+        operands = self._terms(left, operation) + self._terms(right, operation)
+        return _Value(_Root(operands), [IDENTITY] * len(self.first))
+
+    def _rounded(self, operation: Operation) -> _Value:
+        """Return a value rounded by ``round``, ``floor`` or ``trunc``; floor(v + 1/2) rounds halves up.
+
+        Bounds are rounded apart from what they bound.
+        """
+        (name,) = operation.args
+        root, functions = self.values[name]
+        if root.rounding is not None:
+            root, functions = _Root(self._terms(name, operation)), [IDENTITY] * len(self.first)
+        lines, bounds = zip(*(each.bounded_line() for each in functions), strict=True)
+        to_integer, rule = _ROUNDINGS[operation.op]
+        offset = self._array(line.offset for line in lines)
+        if operation.op == "floor" and (offset == 0.5).all():
+            offset, rule = np.zeros((), np.float32), "half_up"
+        made = _Root(root.operands, _Rounding(self._array(line.slope for line in lines), offset, rule))
+        whole = TRUNCATED if operation.op == "trunc" else IDENTITY
+        return _Value(made, [clipped(whole, *map(to_integer, pair)) for pair in bounds])
 
     def _terms(self, name: str, operation: Operation) -> tuple[ir.Operand, ...]:
         """Return a value as a sum of operands, put out by a node if it is none."""
-        ramp = self.values[name]
-        if isinstance(ramp, _Ramp) and ramp.is_linear and np.all(ramp.gain == 1):
-            return ramp.operands
-        return (ir.Operand(self._whole(ramp, f"{self.cell.name}_{name}", operation)),)
+        root, functions = self.values[name]
+        if root.rounding is None and all(each == IDENTITY for each in functions):
+            return root.operands
+        return (ir.Operand(self._whole(name, f"{self.cell.name}_{name}", operation)),)
 
-    def _whole(self, ramp: Any, name: str, operation: Operation) -> str:
-        """Put out a ramp by nodes; return the name of the last one."""
-        if not isinstance(ramp, _Ramp):
+    def _whole(self, value: str, name: str, operation: Operation) -> str:
+        """Put out a value by nodes; return the name of the last one."""
+        cell, shape = self.cell, self.cell.output_shapes[0]
+        if value not in self.values or {*cell.operand_shapes, *cell.output_shapes} != {shape}:
             raise self._refusal(operation)
-        cell, gain, offset = self.cell, np.float32(ramp.gain), np.float32(ramp.offset)
-        shape = cell.output_shapes[0]
-        if {*cell.operand_shapes, *cell.output_shapes} != {shape}:
+        root, functions = self.values[value]
+        if not all(each.is_continuous for each in functions):
             raise self._refusal(operation)
-        if ramp.is_linear:
-            self.made[name] = ir.Scale(name=name, shape=shape, operands=ramp.operands, scale=np.asarray(gain))
-            return name
-        if not ramp.is_free and (np.any(ramp.low) or not np.all(ramp.high > 0)):
-            raise self._refusal(operation)
-        own: dict[str, Any] = {"threshold": None, "v_min": None if ramp.is_free else np.zeros((), np.float32)}
-        if ramp.rounding is not None:
-            (cap, *others) = np.unique(ramp.high)
-            if others or not float(cap).is_integer():
+        if root.rounding is None and not any(each.knots for each in functions):
+            lines = [each.parts[0] for each in functions]
+            gain, offset = (self._array(each[k] for each in lines) for k in range(2))
+            return self._affine(name, root.operands, gain, offset)
+        ramps, constants = zip(*(each.ramps() for each in functions), strict=True)
+        rows = enumerate(zip_longest(*ramps, fillvalue=NO_RAMP))
+        operands = tuple(self._ramp(root, row, f"{name}_{k + 1}" if k else name, operation) for k, row in rows)
+        offset = self._array(constants)
+        if len(operands) == 1 and not offset.any():
+            return operands[0].node
+        return self._affine(f"{name}_sum", operands, np.ones((), np.float32), offset)
+
+    def _affine(self, name: str, operands: tuple[ir.Operand, ...], gain: ir.Floats, offset: ir.Floats) -> str:
+        own: Any = {"name": name, "shape": self.cell.output_shapes[0], "operands": operands}
+        if offset.any():
+            made: ir.Node = ir.Neuron(**own, decay=None, threshold=None, gain=_unless(gain, 1), offset=offset)
+        else:
+            made = ir.Scale(**own, scale=gain)
+        self.made[name] = made
+        return name
+
+    def _ramp(self, root: _Root, row: Sequence[Ramp], name: str, operation: Operation) -> ir.Operand:
+        """Put out a ramp, or a count in its place."""
+        shape, operands, zero = self.cell.output_shapes[0], root.operands, np.zeros((), np.float32)
+        gain, offset, high, sign = (self._array(each[k] for each in row) for k in range(4))
+        own: dict[str, Any] = {"threshold": None, "v_min": zero}
+        if root.rounding is not None:
+            first, levels, sign = -offset / gain, np.unique(high / gain), sign * gain
+            if (
+                len(levels) > 1
+                or not (gain > 0).all()
+                or not all(float(each).is_integer() for each in (*levels, *np.unique(first)))
+            ):
                 raise self._refusal(operation)
-            own = {"threshold": np.ones((), np.float32), "cap": int(cap)}
-            own |= {"multi_spike": True, "rounding": ramp.rounding}
-        own |= {"gain": None if np.all(gain == 1) else gain, "offset": offset if np.any(offset) else None}
-        self.made[name] = ir.Neuron(name=name, shape=shape, operands=ramp.operands, decay=None, **own)
-        if ramp.rounding is not None or np.all(ramp.high == np.inf):
-            return name
-        capped = _cap(name, shape, np.float32(ramp.high))
-        self.made[capped.name] = capped
-        return capped.name
+            own = {"threshold": np.ones((), np.float32), "cap": int(levels[0]), "multi_spike": True}
+            own["rounding"] = root.rounding.rule
+            gain, offset, high = root.rounding.gain, root.rounding.offset - first, zero + np.inf
+        if not (gain > 0).all():
+            operands = (ir.Operand(self._affine(f"{name}_input", operands, gain, zero)),)
+            gain = zero + 1
+        own |= {"gain": _unless(gain, 1), "offset": _unless(offset, 0)}
+        self.made[name] = ir.Neuron(name=name, shape=shape, operands=operands, decay=None, **own)
+        if (high < np.inf).any():
+            capped = _cap(name, shape, high)
+            self.made[capped.name], name = capped, capped.name
+        return ir.Operand(
+            self._affine(f"{name}_scaled", (ir.Operand(name),), sign, zero) if (sign != 1).any() else name
+        )
 
     def _refusal(self, operation: Operation) -> UnsupportedError:
         line = f" ({operation.line})" if operation.line else ""
