@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from stl_deploy._util.arrays import row_values
 from stl_deploy.energy.counts.record import Counts
 from stl_deploy.graph.program import Conv, Floats, Linear, Neuron, Operand, Program, Scale
 
@@ -63,8 +64,7 @@ def _is_bias(program: Program, node: Neuron) -> bool:
 
 def _per_channel(values: Floats, shape: tuple[int, ...]) -> bool:
     """Return whether values are constant within each channel."""
-    whole = np.broadcast_to(values, shape).reshape(shape[0], -1)
-    return bool(np.all(whole == whole[:, :1]))
+    return row_values(np.broadcast_to(values, shape)) is not None
 
 
 def _without_gain(program: Program, node: Neuron, *, is_bias: bool) -> Neuron:

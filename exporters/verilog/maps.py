@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from stl_deploy._util.arrays import row_values
 from stl_deploy.exporters.verilog.plan import Lanes, Layout, Map, Taps
 from stl_deploy.graph.program import Node, Reshape
 from stl_deploy.integers.fields import refuse
@@ -71,10 +72,8 @@ def _axes(node: ConvNode) -> tuple[_Axis, _Axis]:
 def _by_channel(node: Node, to: Layout) -> NDArray[np.int64] | None:
     """Return a gain's weights by channel, or None if they differ over an image."""
     assert isinstance(node, GainNode)
-    weight = np.broadcast_to(node.weight, node.shape).astype(np.int64).reshape(node.shape[0], -1)
-    if to.channels != node.shape[0] or not (weight == weight[:, :1]).all():
-        return None
-    return np.asarray(weight[:, 0])
+    weight = np.broadcast_to(node.weight, node.shape).astype(np.int64)
+    return row_values(weight) if to.channels == node.shape[0] else None
 
 
 def _pooled(size: int, pools: Sequence[SumPoolNode | MaxPoolNode], axis: int) -> list[list[int]]:

@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from stl_deploy._util.arrays import row_values
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.exporters.verilog.plan import forgets
 from stl_deploy.graph.program import Input, MaxPool, Neuron, Node, Operand, Program, Shape
 from stl_deploy.integers.graph import IntegerGraph, IntegerLIF, MaxPoolNode
-from stl_deploy.passes.base import reads_one
+from stl_deploy.passes.base import by_row, reads_one
 
 _PARAMETERS = ("threshold", "drop", "v_reset")
 
@@ -87,8 +88,8 @@ def by_channel(values: Any, shape: Shape) -> Any:
     """Return values that broadcast to ``shape`` as one for each channel; 0 for no values, None if pixels differ."""
     if values is None:
         return 0
-    whole = np.broadcast_to(values, shape).reshape(shape[0], -1)
-    return whole[:, 0].reshape(-1, *(1,) * (len(shape) - 1)) if (whole == whole[:, :1]).all() else None
+    channels = row_values(np.broadcast_to(values, shape))
+    return None if channels is None else by_row(channels, len(shape))
 
 
 def _of_sums(name: str) -> UnsupportedError:

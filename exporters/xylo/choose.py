@@ -92,7 +92,7 @@ def choose(
     if chip.heard == chip.hidden:  # the maker's function for such a chip takes a row of output weights for each neuron
         placed = replace(placed, heard=sum(population.size for population in net.hidden))
     builder = _Builder(program, net, row_of, placed, chip, source)
-    shifts = builder.best(counts[:, :TRIED], _first(expected, TRIED))
+    shifts = builder.best(counts[:, :TRIED], expected.first(TRIED))
     network = builder.network(shifts)
     result, chip_run = evolve(network, counts, True, simulate)
     most = {net.input.name: INPUT_CAP} | {population.name: HIDDEN_CAP for population in net.hidden}
@@ -122,11 +122,6 @@ def fitting(net: Structure) -> Device:
 def _raise(finding: Finding) -> None:
     if finding.severity == "error":
         raise UnsupportedError(finding.reason, node=finding.node or "graph", slug=finding.slug, remedy=finding.remedy)
-
-
-def _first(result: Result, samples: int) -> Result:
-    cut = [{name: array[:, :samples] for name, array in part.items()} for part in (result.outputs, result.recorded)]
-    return Result(cut[0], cut[1])
 
 
 class _Builder:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stl_deploy.errors import InputError
+
+T = TypeVar("T", bound=np.generic)
 
 
 class ShapeError(InputError):
@@ -59,6 +61,12 @@ def label_remedy(labels: NDArray[Any], samples: int, name: str = "labels") -> st
         return None
     cast = "" if labels.dtype.kind in "iu" else " as int64"
     return f"give {name}{f'[:{column}]' if column else ''}{cast}"
+
+
+def row_values(values: NDArray[T]) -> NDArray[T] | None:
+    """Return one value for each row of the first axis; None if a row has several."""
+    rows = values.reshape(len(values), -1)
+    return rows[:, 0] if (rows == rows[:, :1]).all() else None
 
 
 def output_size(size: int, reach: int, stride: int = 1, padding: int = 0) -> int:

@@ -224,34 +224,6 @@ class ExportOptions:
         _deadline(self.deadline)
 
 
-class ExportKeywords(TypedDict, total=False):
-    """Fields of `ExportOptions`."""
-
-    thresholds: ThresholdForm | None
-    form: OnnxForm | None
-    steps: int | None
-    batch: int | None
-    opset: int | None
-    precision: Precision | None
-    reader: Reader | None
-    runtime: Runtime | None
-    numbers: Numbers | None
-    flash: str | None
-    ram: str | None
-    potentials: int | None
-    device: str | None
-    round_decays: bool
-    lanes: int | None
-    name: str | None
-    package: str | None
-    overwrite: bool
-    input_grid: int | None
-    verified: bool
-    allow_silent: bool
-    deadline: float
-    target_options: Mapping[str, Any]
-
-
 @dataclass(frozen=True, kw_only=True)
 class CheckOptions:
     """Options of check. Raises InputError for an unknown form of thresholds."""
@@ -287,6 +259,24 @@ class CheckKeywords(TypedDict, total=False):
     ram: str | None
     potentials: int | None
     target_options: Mapping[str, Any]
+
+
+class ExportKeywords(CheckKeywords, total=False):
+    """Fields of `ExportOptions`: all of check, and how to write."""
+
+    form: OnnxForm | None
+    steps: int | None
+    batch: int | None
+    opset: int | None
+    precision: Precision | None
+    reader: Reader | None
+    round_decays: bool
+    name: str | None
+    package: str | None
+    overwrite: bool
+    verified: bool
+    allow_silent: bool
+    deadline: float
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -46,6 +46,11 @@ class Result:
         (only,) = self.outputs.values()
         return only
 
+    def first(self, samples: int) -> Result:
+        """Return the run of the first samples."""
+        parts = vars(self).values()
+        return Result(*({name: array[:, :samples] for name, array in part.items()} for part in parts))
+
 
 def run(
     program: Program,

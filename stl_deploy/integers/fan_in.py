@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from stl_deploy._util.arrays import row_values
 from stl_deploy._util.remedies import remedy
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.graph import program as ir
@@ -422,7 +423,7 @@ def keeps_sign(program: ir.Program, node: ir.Scale) -> bool:
 
 def _by_row(node: ir.Scale, axis: RowAxis) -> Doubles:
     scale = rows_first(np.broadcast_to(node.scale, node.shape).astype(np.float64), axis, node.shape)
-    scale = scale.reshape(len(scale), -1)
-    if not (scale == scale[:, :1]).all():
+    rows = row_values(scale)
+    if rows is None:
         refuse(node, "scale-per-pixel", "it scales the pixels of a channel differently", "use one value per channel")
-    return scale[:, 0]
+    return rows

@@ -8,6 +8,7 @@ from typing import NoReturn
 
 import numpy as np
 
+from stl_deploy._util.arrays import row_values
 from stl_deploy.graph.program import Doubles, Neuron
 from stl_deploy.integers.fields import refuse
 from stl_deploy.passes.base import by_row
@@ -82,13 +83,13 @@ def real_population(
         neuron = replace(neuron, reset="subtract")  # one form for counts: without memory every reset acts alike
     require_rows(neuron, pixels)
     total = total_gain(neuron)
-    gain, divisor = _rows(total), np.ones(neuron.shape)
+    gain, divisor = row_values(total), np.ones(neuron.shape)
     if gain is None:
         gain, divisor = np.ones(neuron.shape[0]), total
     bias = None if bias is None else bias * gain
     if neuron.offset is not None:
         offset = np.broadcast_to(neuron.offset, neuron.shape) / divisor
-        rows = _rows(offset)
+        rows = row_values(offset)
         bias = _added(bias, offset if rows is None else rows)
     if bias is not None and not bias.any():
         bias = None
@@ -107,7 +108,7 @@ def real_population(
         weights=tuple(weight * by_row(gain, weight.ndim) for weight in weights),
         bias=bias,
         theta=theta,
-        theta_rows=_rows(theta),
+        theta_rows=row_values(theta),
         v_reset=v_reset,
         v_start=v_start,
         u_start=u_start if u_start is not None and u_start.any() else None,
@@ -136,7 +137,7 @@ def total_gain(neuron: Neuron) -> Doubles:
 
 def row_gain(neuron: Neuron) -> Doubles:
     """Return the factor on the input of each row; refuse gains that differ between the pixels of a channel."""
-    gain = _rows(total_gain(neuron))
+    gain = row_values(total_gain(neuron))
     if gain is None:
         _refuse_pixels(neuron, "gain")
     return gain
@@ -145,20 +146,15 @@ def row_gain(neuron: Neuron) -> Doubles:
 def require_rows(neuron: Neuron, pixels: bool) -> None:
     """Refuse gains and drive offsets that differ between the pixels of a channel, as `real_population` takes them."""
     gain = total_gain(neuron)
-    if _rows(gain) is None:
+    if row_values(gain) is None:
         if not pixels:
             _refuse_pixels(neuron, "gain")
         if not (gain > 0).all():
             reason = "its gain differs between pixels and is not above 0 everywhere"
             refuse(neuron, "gain-per-pixel", reason, "use gains above 0, or one value per channel")
-    uneven = neuron.offset is not None and _rows(np.broadcast_to(neuron.offset, neuron.shape)) is None
+    uneven = neuron.offset is not None and row_values(np.broadcast_to(neuron.offset, neuron.shape)) is None
     if uneven and neuron.spiking and not pixels:  # potentials are not stored: an output adds what drives each pixel
         _refuse_pixels(neuron, "drive offset")
-
-
-def _rows(values: Doubles) -> Doubles | None:
-    flat = values.reshape(values.shape[0], -1)
-    return flat[:, 0] if (flat == flat[:, :1]).all() else None
 
 
 def _refuse_pixels(neuron: Neuron, what: str) -> NoReturn:

@@ -111,10 +111,6 @@ def labels_of(paths: Iterable[Path]) -> dict[Path, str]:
     return {path: name if given.count(name) == 1 else str(path) for path, name in names.items()}
 
 
-def _first(result: Result, samples: int) -> Result:
-    return Result(*({name: array[:, :samples] for name, array in part.items()} for part in vars(result).values()))
-
-
 def _runs_here(kind: type[Runner], what: str, say: Console) -> bool:
     reason = why_unavailable(kind)
     if reason is not None:
@@ -177,7 +173,7 @@ class ParityBench:
         x, expected, labels = self.x, self.expected, self.labels
         near: dict[str, int] | None = self._near.counts
         if samples is not None and samples < leading(x)[1]:
-            x, expected, labels, near = first_samples(x, samples), _first(expected, samples), None, None
+            x, expected, labels, near = first_samples(x, samples), expected.first(samples), None, None
         right = accuracy(self.program, result, labels)
         parity = compare(
             self.program, expected, result, name, x=x, near=near, against=self.name, accuracy=right, **about

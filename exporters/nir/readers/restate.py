@@ -24,6 +24,7 @@ import nir
 import numpy as np
 from numpy.typing import NDArray
 
+from stl_deploy._util.arrays import row_values
 from stl_deploy._util.remedies import require_one_of
 from stl_deploy.errors import UnsupportedError
 from stl_deploy.exporters.nir.lower import METADATA_KEY
@@ -375,11 +376,9 @@ def _ungrouped(node: Conv) -> Floats:
 
 def _by_output(factor: NDArray[Any], synapse: Linear | Conv) -> NDArray[Any] | None:
     """Return the factor as one value per output (channel) of a synapse; None if it differs within one."""
-    outputs = synapse.weight.shape[0]
-    full = np.broadcast_to(factor, synapse.shape).reshape(outputs, -1) if synapse.shape[0] == outputs else None
-    if full is None or (full != full[:, :1]).any():
+    if synapse.shape[0] != len(synapse.weight):
         return None
-    return full[:, 0]
+    return row_values(np.broadcast_to(factor, synapse.shape))
 
 
 def _one_to_one(node: Neuron) -> Linear | Conv | None:
