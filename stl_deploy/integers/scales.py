@@ -49,7 +49,7 @@ FEW, SHORTLIST = 64, 6
 _ROUNDED_AT_ONCE = 2**15
 """Weights, so that they stay in the cache."""
 _JUST_ABOVE = 1 / 128
-RATIOS = np.geomspace(1.5, 0.2, 18)
+RATIOS = np.geomspace(1.5, 0.2, 18).round(12)  # the last bits of a power differ between processors
 """Scales tried, relative to the largest at which nothing is clipped (above 1, outliers are)."""
 
 
