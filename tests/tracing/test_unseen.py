@@ -540,3 +540,33 @@ def test_a_threshold_below_0_that_is_subtracted_becomes_a_number_as_its_sentence
         stl.capture(model, torch.rand(6, 4, 6))
     model.less, model.start = followed(error), lambda v: torch.full_like(v, -65)
     require_same(model, torch.rand(6, 4, 6), torch.rand(9, 3, 6))
+
+
+class Normalized(nn.Module):
+    """A neuron called step by step, of a current less its mean over 4 features."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(6, 4)
+        self.reset()
+
+    def reset(self) -> None:
+        self.v: Tensor | float = 0.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        current = self.linear(x)
+        v = 0.9 * self.v + current - current.mean(-1, keepdim=True).expand(-1, 4)
+        spikes = (v >= 0.3).float()
+        self.v = v - 0.3 * spikes
+        return spikes
+
+
+@pytest.mark.parametrize("steps", [3, 4, 5])
+def test_a_width_that_equals_the_number_of_steps_is_not_taken_for_time(steps: int) -> None:
+    torch.manual_seed(0)
+    model, x, unseen = Normalized(), x_of(steps, 3, 6), x_of(9, 2, 6, seed=2)
+    net = stl.capture(model, x, time="step")
+    for batch in (x, unseen):
+        model.reset()
+        expected = torch.stack([model(step) for step in batch])
+        assert torch.equal(torch.as_tensor(net.simulate(batch.numpy()).y), expected)

@@ -62,7 +62,9 @@ def _expand(unroller: Unroller, op: Op) -> Flow:
     grown = [axis for axis, size in enumerate(shape) if size != sizes[axis]]
     if any(TIME in layout[axis] for axis in grown):
         raise refuse(_OTHER_RATE, op)
-    if len(grown) == 1 and layout[grown[0]] == () and shape[grown[0]] == unroller.steps and not flow.timed:
+    like_time = len(grown) == 1 and layout[grown[0]] == () and shape[grown[0]] == unroller.steps
+    step_by_step = any(step is not None for _, _, step in unroller.inputs)  # then no tensor of the model holds time
+    if like_time and not flow.timed and not step_by_step:
         layout[grown[0]] = (TIME,)
         node = unroller.reshaped(flow.nodes[0], without_time(tuple(layout)), op.place)
         return Flow((node,) * unroller.steps, tuple(layout))
