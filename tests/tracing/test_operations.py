@@ -539,9 +539,10 @@ def test_an_output_out_of_several(returned: Callable[[Tensor], Any], output: Any
 
 def test_more_weights_than_an_operation_may_be_are_refused() -> None:
     def body(net: Net, x: Tensor) -> Tensor:
-        return functional.conv_transpose1d(x.flatten(0, 1)[:, None], torch.ones(1, 1, 2)).unflatten(0, x.shape[:2])
+        return functional.conv3d(x.flatten(0, 1)[:, None], torch.ones(1, 1, 2, 1, 1)).unflatten(0, x.shape[:2])
 
-    refused(body, r"from \[1, 6000\] to \[1, 6001\] has no node in NIR: .*found 36,006,000", torch.ones(T, 1, 6000))
+    reason = r"from \[1, 6, 11, 100\] to \[1, 5, 11, 100\] has no node in NIR: .*found 36,300,000"
+    refused(body, reason, torch.ones(T, 1, 6, 11, 100))
 
 
 @pytest.mark.parametrize(

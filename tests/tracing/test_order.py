@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -156,9 +157,28 @@ class Upsampled(Net):
         return self.last(self.fc(self.cell2(self.conv2(h)).flatten(1)))
 
 
-def captured(kind: type[Net]) -> tuple[Net, Tensor, Any]:
+class Between(Net):
+    """An operation between two convolutions."""
+
+    def __init__(self, operation: nn.Module) -> None:
+        super().__init__()
+        self.operation, self.conv2, self.fc = operation, nn.LazyConv2d(4, 3), nn.LazyLinear(3)
+
+    def step(self, x: Tensor) -> Tensor:
+        h = self.operation(self.cell(self.conv(x)))
+        return self.last(self.fc(self.cell2(self.conv2(h)).flatten(1)))
+
+
+class OverChannels(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.sum(1, keepdim=True)
+
+
+def captured(kind: Callable[[], Net]) -> tuple[Net, Tensor, Any]:
     torch.manual_seed(0)
-    model, x = kind(), torch.rand(6, 3, *kind.image) * 3
+    model = kind()
+    x = torch.rand(6, 3, *model.image) * 3
+    model(x)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "the model rearranges its input")
         net = stl.capture(model, x)
@@ -178,6 +198,25 @@ def captured(kind: type[Net]) -> tuple[Net, Tensor, Any]:
 )
 def test_other_orders_are_exact(kind: type[Net]) -> None:
     captured(kind)
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        nn.Upsample(scale_factor=2, mode="bilinear"),
+        nn.Upsample(size=(13, 9), mode="bilinear", align_corners=True),
+        nn.Upsample(size=(13, 9), mode="bicubic"),
+        nn.AdaptiveAvgPool2d((5, 4)),
+        nn.ConvTranspose2d(4, 6, 3, stride=2, padding=1, output_padding=1, groups=2),
+        nn.ConvTranspose2d(4, 6, (4, 3), stride=(2, 3), padding=(1, 0), dilation=(1, 2)),
+        OverChannels(),
+    ],
+)
+def test_operations_too_large_for_a_matrix_are_weighted_places(
+    operation: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stl_deploy.tracing.layers.weights.MAX_DENSE", 99)
+    captured(lambda: Between(operation))
 
 
 def test_a_permutation_before_a_linear_layer_is_in_its_weights() -> None:

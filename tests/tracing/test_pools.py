@@ -121,7 +121,7 @@ def test_an_average_with_ceil_mode_counts_padding_but_not_beyond_it() -> None:
 def test_averages_too_large_for_a_matrix_are_sums_scaled_by_place(
     counts: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stl_deploy.tracing.layers.pools.MAX_DENSE", 0)
+    monkeypatch.setattr("stl_deploy.tracing.layers.weights.MAX_DENSE", 0)
     net = stl.capture(Pooled(lambda h: functional.avg_pool2d(h, 3, 2, 1, ceil_mode=True, count_include_pad=counts)), X)
     assert [type(node).__name__ for node in net.program.nodes][3:6] == ["Conv", "Scale", "Reshape"]
     assert net.proof is not None

@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from stl_deploy._util.arrays import output_size
-from stl_deploy.graph.convolutions import MAX_DENSE, window_sum
-from stl_deploy.graph.program import Gather, MaxPool, Neuron, Pool, Shape
+from stl_deploy.graph.convolutions import MAX_DENSE, pointwise, window_sum
+from stl_deploy.graph.program import MaxPool, Neuron, Pool, Shape
 from stl_deploy.tracing.layers.arguments import pair, with_defaults
 from stl_deploy.tracing.layers.builder import Builder, refusal
 from stl_deploy.tracing.layers.draft import Operands
-from stl_deploy.tracing.layers.shapes import reshape_node, reshaped
+from stl_deploy.tracing.layers.shapes import gathered, reshape_node, reshaped
 from stl_deploy.tracing.layers.thresholds import added_and_compared, is_binary
-from stl_deploy.tracing.layers.weights import dense
+from stl_deploy.tracing.layers.weights import along_axes, dense, fits_matrix
 from stl_deploy.tracing.unrolling.steps import Ref, Signal
 
 
@@ -176,8 +176,7 @@ def _lines(build: Builder, signal: Signal, terms: Operands, places: NDArray[np.i
     before = build.shape_of(terms) or places.shape
     if np.array_equal(places.reshape(-1), np.arange(places.size)):
         return reshape_node(build, signal, terms, before, places.shape)
-    name = build.name("order", "")
-    return build.add(Gather(name=name, shape=places.shape, operands=terms, indices=places, input_shape=before))
+    return gathered(build, terms, before, places)
 
 
 def average(build: Builder, signal: Signal) -> Operands:
@@ -197,7 +196,7 @@ def average(build: Builder, signal: Signal) -> Operands:
 def _of_several_sizes(build: Builder, signal: Signal, x: Ref, windows: _Windows) -> Operands:
     """Build an average over windows of several sizes: a matrix or, where that is too large, sums scaled by place."""
     shape, after = build.shape(x.signal), build.shape(signal)
-    if len(shape) != 3 or prod(shape) * prod(after) <= MAX_DENSE:
+    if len(shape) != 3 or fits_matrix(build, signal, x):
         return dense(build, signal, x)
     name = build.name("pool", signal.node.place.module)
     sums = window_sum(name, build.read(x), shape, windows.size, windows.stride, windows.padding(shape))
@@ -215,13 +214,13 @@ def adaptive(build: Builder, signal: Signal) -> Operands:
     if before[-2:] == tuple(size):
         return build.read(x)
     if any(n % k for n, k in zip(before[-2:], size, strict=True)):
-        return dense(build, signal, x)  # windows of several sizes
+        return along_axes(build, signal)  # windows of several sizes
     window = tuple(n // k for n, k in zip(before[-2:], size, strict=True))
     return _pooled(build, signal, x, _Windows(window, window, window[0] * window[1]))
 
 
 def over_axes(build: Builder, signal: Signal) -> Operands:
-    """Build the mean or sum over whole axes: a pool, a matrix or, where that is too large, a convolution over lines."""
+    """Build the mean or sum over whole axes: a pool, weights on channels, a matrix or, where too large, over lines."""
     x, axes, _ = signal.args
     before = build.shape(x.signal)
     if prod(build.shape(signal)) == prod(before):
@@ -229,10 +228,15 @@ def over_axes(build: Builder, signal: Signal) -> Operands:
     if _is_whole_image(build, x, axes):
         divisor = 1 if signal.node.name == "sum" else before[1] * before[2]
         return _pooled(build, signal, x, _Windows(before[1:], before[1:], divisor))
-    if prod(before) ** 2 <= MAX_DENSE:
-        return dense(build, signal, x)
     places = _last(build, x, axes)
-    windows = _Windows((1, places.shape[1]), (1, places.shape[1]), 1 if signal.node.name == "sum" else places.shape[1])
+    divisor = 1 if signal.node.name == "sum" else places.shape[1]
+    if _own_axes(build, x, axes) == {0} and len(before) in (2, 3):
+        name, weight = build.name("pool", signal.node.place.module), np.full((1, before[0]), 1 / divisor, np.float32)
+        node = pointwise(name, build.read(x), before, weight)
+        return reshaped(build, signal, build.add(node), node.shape)
+    if len(places) == 1 or prod(before) ** 2 <= MAX_DENSE:
+        return dense(build, signal, x)
+    windows = _Windows((1, places.shape[1]), (1, places.shape[1]), divisor)
     return _along_a_line(build, signal, _lines(build, signal, build.read(x), places), places.shape, windows)
 
 

@@ -71,20 +71,14 @@ def rearranged(build: Builder, signal: Signal) -> Operands:
     numbers = torch.arange(1, prod(before) + 1, dtype=torch.float64)
     numbers = numbers.reshape(shape_of(x.signal.node.layout, {BATCH: 1}))
     moved = signal.made_of(lambda ref: numbers, {BATCH: 1})
-    return _gather(build, signal, build.read(x), before, moved.long().numpy() - 1)
+    return gathered(build, build.read(x), before, moved.long().numpy().reshape(build.shape(signal)) - 1)
 
 
-def _gather(build: Builder, signal: Signal, terms: Operands, before: Shape, indices: NDArray[np.int64]) -> Operands:
-    shape = build.shape(signal)
-    return build.add(
-        Gather(
-            name=build.name("order", ""),
-            shape=shape,
-            operands=terms,
-            indices=indices.reshape(shape),
-            input_shape=build.shape_of(terms) or before,
-        )
-    )
+def gathered(build: Builder, terms: Operands, before: Shape, places: NDArray[np.int64]) -> Operands:
+    """Put values of ``before`` where their flat places are, -1 for 0."""
+    before = build.shape_of(terms) or before
+    name = build.name("order", "")
+    return build.add(Gather(name=name, shape=places.shape, operands=terms, indices=places, input_shape=before))
 
 
 def concatenated(build: Builder, signal: Signal) -> Operands:
@@ -115,7 +109,8 @@ def _with_zeros(build: Builder, signal: Signal, refs: list[Ref]) -> Operands:
     sizes = [prod(shape) for shape in shapes]
     flat = [reshape_node(build, signal, t, s, (n,)) for t, s, n in zip(sources, shapes, sizes, strict=True)]
     whole = _concat(build, signal, flat, sizes, (sum(sizes),))
-    return _gather(build, signal, whole, (sum(sizes),), torch.cat(_places(signal), axis).numpy())
+    places = torch.cat(_places(signal), axis).numpy().reshape(build.shape(signal))
+    return gathered(build, whole, (sum(sizes),), places)
 
 
 def _around_norm(build: Builder, signal: Signal, refs: list[Ref], constants: list[Tensor]) -> Operands | None:
@@ -128,8 +123,8 @@ def _around_norm(build: Builder, signal: Signal, refs: list[Ref], constants: lis
     of_zeros = of_zeros.reshape(1, -1, *(1,) * (len(norm.shape) - 1))
     if not all(torch.allclose(constant.double(), of_zeros, 1e-5, 1e-6) for constant in constants):
         return None
-    places = torch.cat(_places(signal), signal.args[1]).numpy()
-    padded = _gather(build, signal, norm.operands, norm.shape, places)
+    places = torch.cat(_places(signal), signal.args[1]).numpy().reshape(build.shape(signal))
+    padded = gathered(build, norm.operands, norm.shape, places)
     name = build.name("norm", signal.node.place.module)
     return build.add(replace(norm, name=name, shape=build.shape(signal), operands=padded))
 
