@@ -35,7 +35,8 @@ def capture(
     Args:
         model: Any torch module on the CPU. It runs in eval mode; its mode, state and gradients are restored.
         x: A real batch, in the form that ``time`` names. For a forward of several inputs: a tuple of such batches, or
-            a dict by argument or key; the graph then has an input for each, and its verbs take either.
+            a dict by argument or key; the graph then has an input for each, and its verbs take either. Numbers, text
+            and None among them, ``(x, num_steps)``, are passed on in every call.
         time: ``first``: forward takes ``[T, B, *shape]``; ``second``: ``[B, T, *shape]``; ``step``: x is
             ``[T, B, *shape]`` and forward takes one step ``[B, *shape]`` at a time, keeping its state; ``inside``:
             forward takes ``[B, *shape]`` and loops over time itself; ``none``: forward takes ``[B, *shape]`` and has

@@ -157,9 +157,11 @@ class _Capturing:
             run_module(model, self.batch, call)
         except CaptureError as failure:  # where forward fails, it says so of x
             raise as_asked(failure, model, self.batch, call) from failure.__cause__
-        with suppress(CaptureError):
+        try:
             run_module(model, few, call)
             error.__cause__ = None  # it failed in the record alone
+        except CaptureError as failure:
+            error = error if error.__cause__ is not None else failure
         asked = as_asked(error, model, self.batch, call)
         if error.__cause__ is not None:
             return not_samples(self.batch, few, call) if asked is error else asked

@@ -159,6 +159,47 @@ def test_an_input_with_a_layers_name_gets_another() -> None:
     np.testing.assert_array_equal(net.simulate({"a": x[0], "b": x[1]}).y, Named()(*x).numpy())
 
 
+class Counting(Stepped):
+    """As tutorials of snnTorch write it: forward takes the number of steps, and flags."""
+
+    def forward(self, x: Tensor, steps: int, scale: float = 1.0, keep: bool = True) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        v, spikes, potentials = torch.zeros(len(x), 8), [], []
+        for _ in range(steps):
+            v = 0.9 * v + scale * self.a(x)
+            spikes.append((v > 0.5).float())
+            v = v - 0.5 * spikes[-1] if keep else v
+            potentials.append(v)
+        return torch.stack(spikes), torch.stack(potentials)
+
+
+PLAIN = {
+    "in a tuple": lambda x: (x, 6, 2.0),
+    "in a dict": lambda x: {"x": x, "steps": 6, "scale": 2.0},
+    "in arrays, as a file holds them": lambda x: {"x": x, "steps": np.array(6), "scale": np.array(2.0)},
+}
+
+
+@pytest.mark.parametrize("given", PLAIN.values(), ids=PLAIN)
+def test_arguments_that_are_no_tensors_are_the_same_in_every_call(given: Any) -> None:
+    (x,) = _inputs(0, "inside", (5,))
+    (fresh,) = _inputs(1, "inside", (5,))
+    net = stl.capture(Counting(), given(x), time="inside")
+    expected = Counting()(fresh, 6, 2.0)[0].numpy()
+    assert 0 < expected.mean() < 1
+    np.testing.assert_array_equal(net.simulate(np.broadcast_to(fresh.numpy(), (6, *fresh.shape))).y, expected)
+
+
+def test_a_channel_taken_for_samples_names_the_time_that_it_has() -> None:
+    class Image(Counting):
+        def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+            if x.shape[1] != 1:
+                raise RuntimeError("expected 1 channel")
+            return super().forward(x.flatten(1), 4)[0]
+
+    with pytest.raises(CaptureError, match="time='inside'"):
+        stl.capture(Image(), torch.rand(2, 1, 5) * 2)
+
+
 FOUR = torch.rand(4, 3, 3)
 X, Y = torch.rand(5, 3, 5), torch.rand(5, 3, 3)
 REFUSED: dict[str, tuple[Any, str]] = {
@@ -166,8 +207,9 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "another width": ((X, X), r"the model fails on 'x' of shape \[5, 3, 5\], 'y' of shape \[5, 3, 5\]: RuntimeError"),
     "one too few": (X, "give a forward of several inputs a tuple of them"),
     "one too many": ((X, Y, Y), r"inputs: expected those of forward\(x, y\); found x0, x1, x2"),
+    "a number in a tensor's place": ((X, 3), "TypeError: linear"),
     "another name": ({"x": X, "z": Y}, r"inputs: expected those of forward\(x, y\); found x, z"),
-    "no tensor": ({"x": X, "y": 3}, "inputs: expected a tensor or array for each name"),
+    "no tensor": ({"x": X, "y": [3]}, "inputs: expected a tensor or array for each name"),
     "complex": ((X, Y + 1j), "inputs: expected real numbers; found complex ones"),
 }
 

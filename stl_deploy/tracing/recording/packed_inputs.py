@@ -19,6 +19,9 @@ from stl_deploy.config.options import Time
 from stl_deploy.errors import CaptureError
 from stl_deploy.graph.program import Shape
 
+_PLAIN = (bool, int, float, str, type(None))
+"""Kinds of arguments beside tensors, the same in every call."""
+
 
 @dataclass(frozen=True)
 class Part:
@@ -80,12 +83,50 @@ class Packed(nn.Module):
         return self._orig_mod(*each.values(), **passed)
 
 
+class Applied(nn.Module):
+    """A module whose forward is called with some arguments that are no tensors, such as a number of steps."""
+
+    def __init__(self, model: nn.Module, signature: inspect.Signature, values: Mapping[str, Any]) -> None:
+        super().__init__()
+        self._orig_mod = model
+
+        def forward(*arrays: Tensor, **passed: Any) -> Any:
+            return model(**passed, **dict(zip(left, arrays, strict=False)), **values)
+
+        left = {name: each for name, each in signature.parameters.items() if name not in values}
+        forward.__signature__ = signature.replace(parameters=list(left.values()))  # type: ignore[attr-defined]
+        self.forward = forward
+
+
+def apply_plain(model: nn.Module, x: Any) -> tuple[nn.Module, Any]:
+    """Return a model that holds the arguments in ``x`` that are no tensors, and the tensors left; else both unchanged.
+
+    x: a tuple in the order of forward's arguments, or a dict by their names.
+    """
+    signature = _signature(model)
+    if not isinstance(x, Mapping | tuple) or signature is None:
+        return model, x
+    parameters = signature.parameters
+    given = dict(x) if isinstance(x, Mapping) else dict(zip(parameters, x, strict=False))
+    given = {name: value.item() if getattr(value, "shape", None) == () else value for name, value in given.items()}
+    plain = {name: value for name, value in given.items() if isinstance(value, _PLAIN)}
+    if not plain or len(given) < len(x) or not set(given) <= set(parameters):
+        return model, x
+    arrays = {name: value for name, value in given.items() if name not in plain}
+    changed = {name: value for name, value in plain.items() if value is not parameters[name].default}
+    applied = Applied(model, signature, changed) if changed else model
+    if len(arrays) == 1 and next(iter(arrays)) == next(iter(parameters)):
+        return applied, *arrays.values()
+    return applied, arrays if isinstance(x, Mapping) else tuple(arrays.values())
+
+
 def pack(model: nn.Module, x: Any, time: Time) -> tuple[nn.Module, Any]:
     """Return a model of several inputs as one of a single input, and x likewise; both unchanged for a single x.
 
     x: a tuple of tensors, in the order of forward's arguments, or a dict by argument, or the one dict that forward
     takes. Raises CaptureError for inputs of different numbers of steps or samples, or names that no node can have.
     """
+    model, x = apply_plain(model, x)
     needed, arguments, most = _arguments(model)
     if isinstance(x, Mapping) and set(x) <= set(arguments):
         x = {name: x[name] for name in arguments if name in x}  # as a tuple of them would be read

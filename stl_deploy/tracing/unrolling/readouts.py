@@ -340,7 +340,7 @@ def _no_form(node: Node, steps: int = 0) -> CaptureError:
         )
     return _refused(
         node,
-        "after the last time step has no form in a graph; return what it reads, [T, B, ...], and apply it to that",
+        "after the last time step has no form in a graph; return every step, [T, B, ...], and do the rest to that",
     )
 
 
