@@ -2,7 +2,7 @@
 
 ``python -m benchmarks.published_networks [--whole] [-o docs/measurements]``. Speech baselines have their published
 sizes; ``--whole`` runs transformers in published sizes and larger blocks of the detector, which takes minutes each
-and up to 8 GB (13 GB for C).
+and up to 3 GB.
 """
 
 from __future__ import annotations
@@ -199,13 +199,12 @@ _BESIDES = (
 """Results beside the table."""
 _WHOLE = (
     "",
-    "Measured on two cores that other work kept busy (load 6), so that times are upper bounds: capture took 38 to",
-    "149 s, ONNX 3 to 12 s, energy 2 to 6 s and at most 7.6 GB; each process used 37 to 86 s of one core in all. C",
-    "of Spike-driven Transformer V1 took 72 s and 13 GB. Where one spike falls on the other side of its threshold",
-    "by rounding, it moves later ones: so 275,975 of 10,420,224 spikes of V2 differ end to end, and 3 where each",
-    "layer gets the same spikes; outputs follow (*apart*). SpikeYOLO's blocks differ on fresh input, too: 124,935",
-    "of 19,660,800 counts, 9 by layer, at most 10 units in the last place from where they round. They have 0.5 M",
-    "weights here; the published 13 M and 23 M were not run.",
+    "Measured on one of two cores (AMD EPYC), the other one busy: capture took 10 to 43 s, ONNX 2 to 4 s, energy 1 to",
+    "3 s, integers of Spikformer in C 8 s, all in one process of 2.9 GB. Where one spike falls on the other side of",
+    "its threshold by rounding, it moves later ones: so 275,975 of 10,420,224 spikes of V2 differ end to end, and 3",
+    "where each layer gets the same spikes; outputs follow (*apart*). SpikeYOLO's blocks differ on fresh input, too:",
+    "124,935 of 19,660,800 counts, 9 by layer, at most 10 units in the last place from where they round. They have",
+    "0.5 M weights here; the published 13 M and 23 M were not run.",
 )
 """Results beside the table of published sizes."""
 

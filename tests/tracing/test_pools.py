@@ -236,6 +236,7 @@ class OverAxes(nn.Module):
         ((256, 256), lambda s: s.mean(-1), "Neuron Conv Reshape"),  # 65,536 unit vectors took all memory
         ((40, 20, 10), lambda s: s.mean((1, 3)), "Neuron Gather Conv Reshape"),
         ((8, 16, 64), lambda s: s.sum(-1), "Neuron Reshape Conv"),
+        ((96, 10, 10), lambda s: s.flatten(2).mean(-1), "Neuron Pool Reshape"),  # integer C takes a pool, no Conv
     ],
 )
 def test_sums_and_means_over_axes_take_no_more_weights_than_they_read(

@@ -236,6 +236,11 @@ def over_axes(build: Builder, signal: Signal) -> Operands:
         return reshaped(build, signal, build.add(node), node.shape)
     if len(places) == 1 or prod(before) ** 2 <= MAX_DENSE:
         return dense(build, signal, x)
+    image = x.signal.args[0] if x.signal.node.name == "reshape" else x
+    shape = build.shape(image.signal)
+    if len(shape) == 3 and _own_axes(build, x, axes) == {1} and before == (shape[0], shape[1] * shape[2]):
+        windows = _Windows(shape[1:], shape[1:], divisor)  # all places of an image, in one axis
+        return _pooled(build, signal, Ref(image.signal, image.lag + x.lag), windows)
     windows = _Windows((1, places.shape[1]), (1, places.shape[1]), divisor)
     return _along_a_line(build, signal, _lines(build, signal, build.read(x), places), places.shape, windows)
 
