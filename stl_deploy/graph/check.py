@@ -134,7 +134,7 @@ ALL_NODES: Kinds = NIR_NODES | {ir.Norm, ir.MaxPool, ir.Concat, ir.Gather, ir.Pr
 _NAMES: dict[type[ir.Node], str] = {ir.MaxPool: "max pool of currents", ir.Product: "product of two signals"}
 _REMEDIES: dict[type[ir.Node], str] = {
     ir.Norm: "fold it into weights: the pass fold_norms",
-    ir.MaxPool: "pool spikes, not currents (move the pool behind the neuron), or use average pooling",
+    ir.MaxPool: "use average pooling, or pool the spikes of a neuron before it",
     ir.Product: "use constant weights instead",
     ir.Concat: "split it: the pass split_concats",
     ir.Gather: "keep one order of axes, as this target cannot rearrange values",

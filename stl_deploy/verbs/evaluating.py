@@ -29,7 +29,7 @@ from stl_deploy.training.checkpoint import load_network
 from stl_deploy.training.evaluate import Evaluation
 from stl_deploy.training.evaluate import evaluate as evaluate_network
 from stl_deploy.training.run_files import MODEL
-from stl_deploy.verbs.arguments import RUNS_CODE
+from stl_deploy.verbs.arguments import RUNS_CODE, InputGrid
 
 _BATCH = 256
 
@@ -47,6 +47,7 @@ def evaluate(
     backend: Annotated[
         list[str] | None, Option(metavar="NAME|PATH", help="Of a file: a backend or an artifact, too; repeat it.")
     ] = None,
+    input_grid: InputGrid = None,
     say: Console = QUIET,
 ) -> dict[str, Any]:
     """Return accuracy, spike rates and thresholds of a run's picked weights on its test split (JSON-ready).
@@ -55,8 +56,8 @@ def evaluate(
     Of a file: accuracy on the test samples of ``data``, those that `convert` judges on, and each ``backend``'s.
     """
     if is_network_file(run_dir):
-        return _evaluate_file(run_dir, data, steps, backend or [], say)
-    if (data, steps, backend) != (None, None, None):
+        return _evaluate_file(run_dir, data, say, steps=steps, backend=backend or [], input_grid=input_grid)
+    if (data, steps, backend, input_grid) != (None,) * 4:
         raise InputError(
             f"{run_dir}: {named('data')} and its options apply to files; a run has test samples of its own"
         )
@@ -77,12 +78,12 @@ def evaluate(
     return results
 
 
-def _evaluate_file(path: Path, data: str | None, steps: int | None, backend: list[str], say: Console) -> dict[str, Any]:
+def _evaluate_file(path: Path, data: str | None, say: Console, **options: Any) -> dict[str, Any]:
     net, test = read(path), None if data is None else parts_of(data).test
     if test is None:
         raise InputError(f"{path}: expected labelled samples; found none; give them with {option('data', 'X.npz')}")
     samples: Any = TensorDataset(*test)
-    result = evaluate_graph(net, samples, steps=steps, batch_size=_BATCH, backend=backend)
+    result = evaluate_graph(net, samples, batch_size=_BATCH, **options)
     for line in str(result).splitlines():
         say.say(line)
     return {"source": str(path), "test": result.as_dict()}
