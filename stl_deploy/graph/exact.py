@@ -29,8 +29,6 @@ from stl_deploy.graph.program import Floats
 
 MANTISSA_BITS = 24
 """Integers up to 2^24 are exact in float32."""
-DOUBLE_BITS = 53
-"""Integers up to 2^53 are exact in float64."""
 _MANTISSAS: dict[np.dtype[Any], tuple[type[Any], int]] = {
     np.dtype(np.float32): (np.uint32, 2**23 - 1),
     np.dtype(np.float64): (np.uint64, 2**52 - 1),
@@ -40,8 +38,6 @@ MOST_COUNTS = 31
 """Spikes that one input counts in a step at most; larger integers in x are levels, of images for example."""
 _AT_ONCE = 2**16
 """Values that a processor's cache holds."""
-_RANGES = {MANTISSA_BITS: ("float32", 149, 2.0**128), DOUBLE_BITS: ("float64", 1074, float("inf"))}
-"""Name, fraction bits of the least number, and what magnitudes must stay below, by bits of the mantissa."""
 
 
 @dataclass(frozen=True)
@@ -114,19 +110,14 @@ def input_scale(program: ir.Program) -> float:
     return 2.0**grid.fraction_bits if grid is not None else 1.0
 
 
-def prove_exact(program: ir.Program, *, double: bool = False) -> tuple[NodeProof, ...]:
-    """Return one proof for each node that adds or multiplies, in order; inputs as the metadata declare.
-
-    double: for synapses and pools that add up in float64 and round once, which is a function of the exact sum alone;
-    other nodes then need no proof, for they add their sources up in the order of their edges.
-    """
+def prove_exact(program: ir.Program) -> tuple[NodeProof, ...]:
+    """Return one proof for each node that adds or multiplies, in order; inputs as the metadata declare."""
     known = grids(program)
     kinds = ir.Linear | ir.Conv | ir.Pool | ir.Norm | ir.Product
-    nodes = [node for node in program.nodes if isinstance(node, kinds) or (_adds(node) and not double)]
-    limit = DOUBLE_BITS if double else MANTISSA_BITS
     return tuple(
-        _judge(node, _arriving(node, known) if isinstance(node, ir.Neuron) else known.get(node.name), limit)
-        for node in nodes
+        _judge(node, _arriving(node, known) if isinstance(node, ir.Neuron) else known.get(node.name))
+        for node in program.nodes
+        if isinstance(node, kinds) or _adds(node)
     )
 
 
@@ -276,20 +267,19 @@ def _finest(values: NDArray[Any]) -> float:
     return float(np.where(power, np.where(values == 0, np.inf, np.abs(values)), np.abs(values - rest)).min())
 
 
-def _judge(node: ir.Node, grid: Grid | None, limit: int) -> NodeProof:
+def _judge(node: ir.Node, grid: Grid | None) -> NodeProof:
     if grid is None:
         norm = "a norm rounds; fold it into weights"
         reason = norm if isinstance(node, ir.Norm) else "what arrives has no declared grid"
         return NodeProof(node.name, False, None, reason)
-    kind, finest, top = _RANGES[limit]
-    if grid.fraction_bits > finest:
-        reason = f"terms are multiples of 2^-{grid.fraction_bits}, and {kind} has none below 2^-{finest}"
+    if grid.fraction_bits > 149:
+        reason = f"terms are multiples of 2^-{grid.fraction_bits}, and float32 has none below 2^-149"
         return NodeProof(node.name, False, grid.bits, reason)
-    if not grid.bound < top:
-        return NodeProof(node.name, False, grid.bits, f"sums may reach {grid.bound:.3g}, beyond {kind}")
-    if grid.bits > limit:
+    if not grid.bound < 2.0**128:
+        return NodeProof(node.name, False, grid.bits, f"sums may reach {grid.bound:.3g}, beyond float32")
+    if grid.bits > MANTISSA_BITS:
         needed = math.ceil(10 * grid.bits) / 10
-        return NodeProof(node.name, False, grid.bits, f"sums need {needed} bits, {kind} holds {limit}")
+        return NodeProof(node.name, False, grid.bits, f"sums need {needed} bits, float32 holds {MANTISSA_BITS}")
     return NodeProof(node.name, True, grid.bits, f"every partial sum fits in {grid.bits:.1f} bits")
 
 

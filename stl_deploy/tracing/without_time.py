@@ -95,11 +95,11 @@ class WithoutTime:
 
 
 @torch.no_grad()
-def run_in_parts(model: nn.Module, x: Tensor, output: Pick = None, samples: int = 256) -> Tensor:
+def run_in_parts(model: nn.Module, x: Tensor, output: Pick = None) -> Tensor:
     """Return a module's float32 outputs in eval mode; the module, and x where forward writes into it, stay as found."""
     with as_found(model):
         model.eval()
-        return torch.cat([pick(model(part.clone()), output) for part in torch.split(x, samples)]).float()
+        return torch.cat([pick(model(part.clone()), output) for part in torch.split(x, 256)]).float()
 
 
 def shown_thrice(x: Any) -> Any:
