@@ -59,12 +59,15 @@ def resolve_dialect(graph: nir.NIRGraph, asked: object, where: object, *, or_spe
     or_spec: use ``spec`` if nothing determines it. Raises InputError, with the candidates, if nothing determines it
     and it matters, unless ``or_spec``.
     """
+    own = own_metadata(graph)
     if asked is not None:
         dialect = asked_dialect(graph, asked)
         named = asked if isinstance(asked, str | Path) else "the one given"
         said = "; ".join(text for text in (unspecified_options(graph, dialect), ignored_fields(graph, dialect)) if text)
+        if "dialect" in own:
+            other = f"{where}: the file declares another dialect than {named}; read as asked, it may spike otherwise"
+            said = "" if metadata_dialect(own) == dialect else other
         return DialectChoice(dialect, "user", f"Dialect: {named} (as asked).", said)
-    own = own_metadata(graph)
     if "dialect" in own:
         return DialectChoice(metadata_dialect(own), "metadata", "Dialect: as the graph's metadata declare.")
     writer = detect_writer(graph)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from stl_deploy.exporters.targets import Check, Format, Network, Options, Runner
 from stl_deploy.graph.check import ALL_NODES
 from stl_deploy.graph.exact import input_bits
 from stl_deploy.graph.findings import Finding, from_error
-from stl_deploy.graph.program import Program
+from stl_deploy.graph.program import Input, Node, Operand, Output, Program
 from stl_deploy.graph.run import CHUNK, NetworkInput, Result, Stream, run
 
 
@@ -72,6 +72,25 @@ def unheld(program: Program, error: CaptureError) -> UnsupportedError:
     return UnsupportedError(error.reason, node=name, slug="not-in-nir", remedy=remedy)
 
 
+def _refusal(program: Program) -> UnsupportedError | None:
+    try:
+        to_graph(program)
+    except UnsupportedError as error:
+        return error
+    except CaptureError as error:
+        return unheld(program, error)
+    return None
+
+
+def _alone(program: Program, node: Node) -> UnsupportedError | None:
+    """Return why NIR does not hold a node, which reads one input here; None if it does."""
+    if isinstance(node, Input | Output):
+        return None
+    shape = getattr(node, "input_shape", node.shape)
+    ends = Input(name="x", shape=shape, operands=()), Output(name="y", shape=node.shape, operands=(Operand(node.name),))
+    return _refusal(Program((ends[0], replace(node, operands=(Operand("x"),)), ends[1]), program.dt))
+
+
 class Nir(Format):
     """The graph with its dialect in the metadata, or restated for a framework's reader."""
 
@@ -81,14 +100,12 @@ class Nir(Format):
     options = NirOptions
 
     def check(self, program: Program) -> Iterable[Finding]:
-        """Check by writing the Program and reading it back."""
-        try:
-            to_graph(program)
-        except UnsupportedError as error:
-            return (from_error(error, self.name),)
-        except CaptureError as error:
-            return (from_error(unheld(program, error), self.name),)
-        return ()
+        """Check by writing the Program and reading it back, and, if that fails, each other node alone."""
+        first = _refusal(program)
+        if first is None:
+            return ()
+        others = (_alone(program, node) for node in program.nodes if node.name != first.node)
+        return [from_error(error, self.name) for error in (first, *others) if error is not None]
 
     def write(self, program: Program, path: Path, options: NirOptions) -> Mapping[str, Any]:
         """Write the Program, patching the graph that it was read from, or its restatement for ``options.reader``.

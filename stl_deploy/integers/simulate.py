@@ -86,12 +86,9 @@ def check_input(node: int_ir.IntegerInput, x: Values) -> Ints:
 def _check_range(node: int_ir.IntegerInput, x: Values) -> None:
     low, high = int(x.min()), int(x.max())
     if low < node.low or high > node.high:
-        ends = [(high, node.high), (low, node.low)]
-        beyond = low < node.low == 0 or high > node.high == 0  # no divisor helps
-        ratio = max((math.ceil(value / limit) for value, limit in ends if limit), default=1)
         raise InputError(
             f"expected input from {node.low} to {node.high}, which the integers were chosen for; found {low} to "
-            f"{high}; {'' if beyond else f'divide it by {ratio:g}, or '}export again with such input "
+            f"{high} (integers, multiples of its grid); export again with such input "
             f"({remedy(cli='--input X.npz', python='x=')})"
         )
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stl_deploy._util.arrays import as_array
+from stl_deploy._util.caller import warn_caller
 from stl_deploy._util.npz import names_in, read_npz
 from stl_deploy._util.remedies import did_you_mean
 from stl_deploy.config.schema import DatasetConfig
@@ -27,6 +28,8 @@ from stl_deploy.pipeline.evaluate_graph import labelled_batches
 _DRAWN = {"_test": 0.2, "_val": 0.1}
 """Shares of the samples that are drawn for splits that are not given: those of training, which draws the same ones."""
 _AT_ONCE = 64
+_DARK = 64
+"""Images whose pixels all stay below are other numbers, it seems."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,8 +41,11 @@ class Parts:
     test: tuple[Tensor, Tensor] | None
 
 
-def parts_of(data: Any) -> Parts:
-    """Return the three disjoint parts of the data; raise InputError for what is none."""
+def parts_of(data: Any, *, whole: bool = False) -> Parts:
+    """Return the three disjoint parts of the data; raise InputError for what is none.
+
+    whole: all is judged, unless there is a test split.
+    """
     arrays = _arrays(data)
     if "x" not in arrays:
         raise InputError(f"{data}: expected an array 'x' [N, *shape], and 'y' for labels; found neither")
@@ -51,6 +57,9 @@ def parts_of(data: Any) -> Parts:
     for name in ("y", "y_val", "y_test"):
         if name in arrays and arrays[name].ndim != 1:
             raise InputError(f"data: expected labels [N], one a sample; found {name} {list(arrays[name].shape)}")
+    if whole:
+        split = "_test" if "x_test" in arrays else ""
+        return Parts(x, None, (_floats(arrays[f"x{split}"]), torch.from_numpy(arrays[f"y{split}"].astype(np.int64))))
     labels, rest = arrays["y"].astype(np.int64), np.arange(len(x))
     random = np.random.default_rng(0)
     judged = {}
@@ -76,6 +85,8 @@ def _arrays(data: Any) -> Mapping[str, Any]:
         return _read(Path(data)) if Path(data).exists() else _named(str(data))
     if isinstance(data, Tensor | np.ndarray):
         return {"x": as_array(data)}
+    if isinstance(data, tuple | list) and len(data) == 2 and data[1] is None:
+        return _arrays(data[0])
     if (unlabelled := _unlabelled(data)) is not None:
         return {"x": unlabelled}
     if (
@@ -134,5 +145,7 @@ def _loaded(config: DatasetConfig) -> Mapping[str, Any]:
 def _floats(x: Any) -> Tensor:
     """Return samples as the ANN takes them: 8-bit images in [0, 1], other numbers as they are."""
     array = as_array(x)
+    if array.dtype == np.uint8 and 0 < array.max(initial=0) < _DARK:
+        warn_caller(f"x: 8-bit integers are pixels and become x / 255; the largest is {array.max()}: else give floats")
     scaled = array.astype(np.float32) / (255 if array.dtype == np.uint8 else 1)
     return torch.from_numpy(np.ascontiguousarray(scaled, np.float32))

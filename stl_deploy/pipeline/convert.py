@@ -138,7 +138,7 @@ def _converted(ann: nn.Module, parts: Parts, wish: _Wish) -> SpikingGraph:
     if len(calibration) < _COUNTED_ON:
         warn_caller(f"data: thresholds are calibrated on {counted(len(calibration), 'sample')}; give {_CALIBRATED_ON}")
     judged_on = 0 if parts.held_out is None else len(parts.held_out[1])
-    if judged_on * wish.within < 100 and judged_on and wish.within:
+    if wish.levels == "auto" and judged_on * wish.within < 100 and judged_on and wish.within:
         needed = f"give {math.ceil(100 / wish.within):,} held-out samples (x_val, else a tenth of all) or more points"
         warn_caller(f"within: {wish.within:g} points are less than one of {judged_on} held-out samples; {needed}")
     norm = foreign_norm(ann, calibration)

@@ -58,10 +58,19 @@ def as_asked(error: CaptureError, model: nn.Module, x: Tensor, call: Call) -> Ca
             few = few_samples(given.contiguous(), how)
             if _is_captured(model, few, how):
                 return _other_order(error, model, x, call, few, how, said)
+    elif not call.timeless:  # a whole sequence, given to a model that takes one
+        for time in ("second", "first"):
+            how = replace(call, time=time)
+            if _loops(model, x, how):
+                said = f"if forward takes {AXES[time]}, give {option('time', time)}"
+                return _other_reading(error, x, call, said)
+        given, how, said = _as_step(x.unsqueeze(0).expand(_SAMPLES, *x.shape), call)
+        if call.time == "inside" and _is_captured(model, given, how):
+            return _other_reading(error, x, call, said)
     if error.__cause__ is None:
         return error
     readings = list(_other_readings(x, call))
-    if call.time in ("first", "second") and _loops_itself(model, x, call):
+    if call.time in ("first", "second") and _loops(model, x, replace(call, time="inside")):
         return _other_reading(error, x, call, readings[1][2])
     for given, how, said in readings:
         if _is_captured(model, few_samples(given, how), how):
@@ -118,7 +127,9 @@ def _as_step(x: Tensor, call: Call) -> tuple[Tensor, Call, str]:
 
 def _other_reading(error: CaptureError, x: Tensor, call: Call, said: str) -> CaptureError:
     """The refusal of a module that is captured with other input, or as another kind of forward."""
-    reason = f"{_read_as(x, call)}, and the module fails so; {said}, with which it has a form ({error.reason})"
+    reason = (
+        f"{_read_as(x, call)}, and the module cannot be captured that way; {said}, with which it can ({error.reason})"
+    )
     return _with_reason(error, reason)
 
 
@@ -159,11 +170,10 @@ def _is_captured(model: nn.Module, x: Tensor, call: Call) -> bool:
     return True
 
 
-def _loops_itself(model: nn.Module, x: Tensor, call: Call) -> bool:
-    """Whether forward takes ``x`` as samples without time, and makes steps of its own with memory between them."""
-    inside = replace(call, time="inside")
+def _loops(model: nn.Module, x: Tensor, call: Call) -> bool:
+    """Whether forward, called so on ``x``, makes steps with memory between them."""
     try:
-        return _has_memory(trace(model, few_samples(x, inside), inside).graph)
+        return _has_memory(trace(model, few_samples(x, call), call).graph)
     except FAILURES:
         return False
 
@@ -266,7 +276,7 @@ def require_memory(model: nn.Module, x: Tensor, call: Call, program: Program) ->
 
 def _memory_warnings(model: nn.Module, x: Tensor, call: Call, program: Program) -> Iterator[str]:
     """Warn of a module that makes steps of its own of each step of x: its graph passes nothing between these."""
-    if _is_memoryless(program, call) and _loops_itself(model, x.select(1 - batch_axis(call), 0), call):
+    if _is_memoryless(program, call) and _loops(model, x.select(1 - batch_axis(call), 0), replace(call, time="inside")):
         yield (
             f"x was read as {AXES[call.time]}, and nothing passes from one of its steps to the next: forward makes "
             f"steps of its own of each. If x has no axis of time, [B, ...], give {option('time', 'inside')}"

@@ -53,7 +53,8 @@ def evaluate(
     """Return accuracy, spike rates and thresholds of a run's picked weights on its test split (JSON-ready).
 
     Where the folder holds the graph, also the accuracy and differing spikes of the graph and of every artifact there.
-    Of a file: accuracy on the test samples of ``data``, those that `convert` judges on, and each ``backend``'s.
+    Of a file: accuracy on the test split of ``data``, or on all of it where it has none, and each ``backend``'s; of one
+    that `convert` made, on the samples that it judges on.
     """
     if is_network_file(run_dir):
         return _evaluate_file(run_dir, data, say, steps=steps, backend=backend or [], input_grid=input_grid)
@@ -79,7 +80,8 @@ def evaluate(
 
 
 def _evaluate_file(path: Path, data: str | None, say: Console, **options: Any) -> dict[str, Any]:
-    net, test = read(path), None if data is None else parts_of(data).test
+    net = read(path)
+    test = None if data is None else parts_of(data, whole=net.conversion is None).test
     if test is None:
         raise InputError(f"{path}: expected labelled samples; found none; give them with {option('data', 'X.npz')}")
     samples: Any = TensorDataset(*test)

@@ -171,8 +171,33 @@ def test_images_of_eight_bits_are_what_convert_makes_of_them(tmp_path: Path) -> 
     assert np.array_equal(again.simulate(images).y, net.simulate(torch.from_numpy(images) / 255).y)
 
 
-def test_without_labels_nothing_is_judged(ann: nn.Module) -> None:
+def test_numbers_of_eight_bits_that_are_no_pixels_are_warned_of() -> None:
+    """An ANN of digits from 0 to 16 was at chance, and nothing told why."""
+    ann = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 3))
+    with pytest.warns(UserWarning, match="x / 255; the largest is 13"):
+        stl.convert(ann, (blobs()[0] * 13 / blobs()[0].max()).to(torch.uint8), levels=1, progress=False)
+
+
+def test_check_names_every_node_that_nir_does_not_hold(ann: nn.Module) -> None:
     net = stl.convert(ann, blobs()[0], levels=4, progress=False)
+    lacking = [finding.node for finding in net.check("nir").findings if finding.severity == "error"]
+    assert lacking == [node.name for node in net.program.spiking]
+    assert len(lacking) == 2
+
+
+def test_a_file_that_no_conversion_made_is_judged_on_all_samples(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Flatten(2), nn.Linear(16, 8), stl.LIF((8,), threshold=0.3), nn.Linear(8, 3))
+    x, y = blobs(12)  # fewer than a split takes
+    net = stl.capture(model, x.expand(4, *x.shape).contiguous(), progress=False)
+    write_program(net.program, tmp_path / "net.program")
+    np.savez(tmp_path / "data.npz", x=x, y=y)
+    shown = verbs.evaluate(tmp_path / "net.program", data=str(tmp_path / "data.npz"), steps=4)["test"]
+    assert shown["samples"] == 12
+
+
+@pytest.mark.parametrize("labels", [False, True])
+def test_without_labels_nothing_is_judged(ann: nn.Module, labels: bool) -> None:
+    net = stl.convert(ann, (blobs()[0], None) if labels else blobs()[0], levels=4, progress=False)
     assert net.conversion.accuracy is None
     assert all(each.accuracy is None for each in net.conversion.candidates)
     assert "no labels" in net.conversion.verdict
@@ -240,13 +265,14 @@ def test_points_that_the_held_out_samples_do_not_tell_apart_are_warned_of(ann: n
     with pytest.warns(
         UserWarning, match=r"within: 0.5 points are less than one of 40 held-out .* give 200 held-out"
     ) as told:
-        stl.convert(ann, (x, y), levels=2, progress=False)
+        stl.convert(ann, (x, y), progress=False)
     assert len([each for each in told if "within" in str(each.message)]) == 1
     held_out = {"x_val": x[:200], "y_val": y[:200]}
     with warnings.catch_warnings(record=True) as silent:
         warnings.simplefilter("always")
-        stl.convert(ann, (x, y), levels=2, within=2.5, progress=False)
-        stl.convert(ann, stl.data.from_arrays(x[200:], y[200:], **held_out), levels=2, progress=False)
+        stl.convert(ann, (x, y), levels=2, progress=False)  # nothing is chosen by points
+        stl.convert(ann, (x, y), within=2.5, progress=False)
+        stl.convert(ann, stl.data.from_arrays(x[200:], y[200:], **held_out), progress=False)
     assert not [each for each in silent if "within" in str(each.message)]
 
 

@@ -63,6 +63,10 @@ def _beyond(room: Room, factor: int) -> Path:
     return room.folder / f"beyond{factor}.npz"
 
 
+def _in_c(room: Room, factor: int) -> Path:
+    return room.net.export(room.new("c_beyond"), to="c", x=room.spikes * factor).path
+
+
 def _silent(room: Room, *, allow_silent: bool = False) -> Any:
     net = stl.read(room.foreign, dialect="spec")
     file = net.export(room.new("net.onnx"), x=np.ones((4, 2, 3), np.float32), allow_silent=True).path
@@ -231,9 +235,9 @@ REMEDIES = (
     Remedy(
         "integers/simulate.py:_check_range",
         lambda room: verbs.simulate(room.c, _beyond(room, 3), "loihi", room.new("y.npz")),
-        "divide it by 3, or export again with such input (x=)",
-        "divide it by 3, or export again with such input (--input X.npz)",
-        lambda room: verbs.simulate(room.c, _beyond(room, 1), "loihi", room.new("y.npz")),
+        "export again with such input (x=)",
+        "export again with such input (--input X.npz)",
+        lambda room: verbs.simulate(_in_c(room, 3), _beyond(room, 3), "loihi", room.new("y.npz")),
     ),
     Remedy(
         "pipeline/check.py:_with_options",

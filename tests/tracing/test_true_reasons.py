@@ -168,7 +168,7 @@ def test_a_module_without_time_is_not_told_of_steps(forward: Callable[..., Any])
     model.forward = forward
     with pytest.raises(CaptureError) as refused:
         stl.capture(model, torch.rand(4, 6), time="none")
-    assert "time='none'" in str(refused.value)
+    assert "give x as forward takes it" in str(refused.value)
     assert "step" not in str(refused.value)
 
 
@@ -230,3 +230,50 @@ def test_a_matrix_over_all_steps_is_no_question_of_delays(inside: bool, reason: 
     with pytest.raises(CaptureError, match=reason) as error:
         stl.capture(AllSteps(inside=inside), x, time="inside" if inside else "first")
     assert "F.pad(s" not in str(error.value)
+
+
+class Whole(nn.Module):
+    """A loop over the second axis of ``[B, T, ...]``; samples alone in it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(2, 4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        v, out = torch.zeros(()), []
+        for t in range(x.shape[1]):
+            v = 0.5 * v + self.conv(x[:, t])
+            out.append((v > 0.2).float())
+            v = v - out[-1]
+        return torch.stack(out, 1)
+
+
+def one_step(x: Tensor, v: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    v = x if v is None else 0.5 * v + x
+    return (v > 0.7).float(), v * (v <= 0.7)
+
+
+class OneStep(nn.Module):
+    """One step, with the state in the caller's hands."""
+
+    def forward(self, x: Tensor, v: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return one_step(x, v)
+
+
+@pytest.mark.parametrize(
+    ("model", "shape", "time", "right"),
+    [
+        (Whole, (6, 8, 2, 5, 5), "step", "second"),  # x[:, None] was told, with which samples passed for steps
+        (Whole, (6, 8, 2, 5, 5), "inside", "second"),
+        (OneStep, (6, 8), "inside", "step"),
+    ],
+)
+def test_another_time_is_told_with_which_the_model_is_captured(
+    model: type[nn.Module], shape: tuple[int, ...], time: Any, right: Any
+) -> None:
+    x = torch.rand(*shape, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(CaptureError, match=f"give (x as .* and )?time='{right}'"):
+        stl.capture(model(), x, time=time, progress=False)
+    given = x if right == "second" else x.expand(4, *x.shape)
+    assert stl.capture(model(), given, time=right, progress=False).proof is not None

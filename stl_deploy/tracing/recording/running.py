@@ -213,7 +213,8 @@ def called(model: nn.Module, x: Tensor, call: Call, passed: PassedState | None =
     except CaptureError:
         raise
     except (Exception, SystemExit) as error:
-        instead = f"mend forward, or give x as forward takes it under {option('time', call.asked)}"
+        instead = "mend forward, or give x as forward takes it"
+        instead += "" if call.timeless else f" under {option('time', call.asked)}"
         if isinstance(error, TypeError) and "required positional argument" in str(error) and not call.timeless:
             instead = "give a forward of several inputs a tuple of them as x, or a dict by argument"
         for name, each in model.named_parameters() if "type" in str(error) else ():

@@ -306,7 +306,7 @@ def test_input_outside_the_range_is_refused(tmp_path: Path) -> None:
     CFormat().write(program, tmp_path / "c", COptions(x=x))
     with pytest.raises(InputError, match="expected input from 0 to 1, which the integers were chosen for; found 0"):
         CFormat().load(tmp_path / "c").run(3 * x)
-    with pytest.raises(InputError, match=r"found -1 to 0; export again with such input"):  # no divisor makes it fit
+    with pytest.raises(InputError, match=r"found -1 to 0 .* export again with such input"):
         CFormat().load(tmp_path / "c").run(-x)
 
 

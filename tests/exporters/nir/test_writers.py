@@ -17,6 +17,7 @@ from stl_deploy.exporters.nir.detect_writer import (
 )
 from stl_deploy.exporters.nir.dialect import PRESETS, Dialect
 from stl_deploy.exporters.nir.file import read_nir
+from stl_deploy.exporters.nir.lower import with_metadata
 from tests.conformance.golden import GOLDEN
 from tests.graph.nets import a, bare, chain, graph, iff, lif
 
@@ -149,3 +150,10 @@ def test_fields_that_a_named_dialect_does_not_look_at_are_told():
     own = replace(PRESETS["spec"], nodes={"n0": {"reset": "none"}})
     assert "reset of this dialect, none" in ignored_fields(lifted, own)
     assert not ignored_fields(chain([1], bare(nir.LIF)), PRESETS["sinabs"])
+
+
+def test_another_dialect_than_the_file_declares_is_warned_of():
+    """A file of our own that was read as another framework's spiked otherwise, without a word."""
+    net = with_metadata(chain([2], nir.Scale(a(1, 2))), {"dialect": PRESETS["norse"].written()})
+    assert not resolve_dialect(net, PRESETS["norse"], "net.nir").unspecified_options
+    assert "declares another dialect" in resolve_dialect(net, "snntorch", "net.nir").unspecified_options
