@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from stl_deploy._util.arrays import ShapeError
 from stl_deploy._util.caller import warn_caller
 from stl_deploy._util.units import counted
 from stl_deploy.config.options import Time
@@ -105,7 +106,16 @@ class Captured:
             return self.arranged(x)
         order, other = "[T, B, ...]", "[B, T, ...]"
         if self.time == "second":
-            x, order, other = x.swapaxes(0, 1), other, order
+            order, other = other, order
+        if x.shape[2:] not in (self.takes, self.folded.program.inputs[0].shape):
+            sample = ", ".join(map(str, self.takes))
+            one = f"; of one sample give {'x[None]' if self.time == 'second' else 'x[:, None]'}"
+            raise ShapeError(
+                f"x: expected {order.replace('...', sample)}, as the module takes it; found {list(x.shape)}"
+                + (one if x.shape[1:] == self.takes else "")
+            )
+        if self.time == "second":
+            x = x.swapaxes(0, 1)
         steps, samples = x.shape[:2]
         if asks and swapped(steps, samples, self.traced.length):
             warn_caller(

@@ -277,3 +277,13 @@ def test_another_time_is_told_with_which_the_model_is_captured(
         stl.capture(model(), x, time=time, progress=False)
     given = x if right == "second" else x.expand(4, *x.shape)
     assert stl.capture(model(), given, time=right, progress=False).proof is not None
+
+
+def test_a_wrong_shape_names_the_axes_that_the_module_takes() -> None:
+    x = torch.rand(6, 8, 2, 5, 5, generator=torch.Generator().manual_seed(0))
+    net = stl.capture(Whole(), x, time="second", progress=False)
+    with pytest.raises(stl.InputError, match=r"expected \[B, T, 2, 5, 5\].*found \[6, 8, 1, 5, 5\]"):
+        net.simulate(x[:, :, :1])
+    with pytest.raises(stl.InputError, match=r"found \[8, 2, 5, 5\]; of one sample give x\[None\]"):
+        net.simulate(x[0])
+    assert net.simulate(x[0][None]).y.shape[:2] == (8, 1)
