@@ -109,12 +109,12 @@ def module_input(path: Path, time: Time | None = None) -> NDArray[Any] | dict[st
 
 def _require_samples(path: Path, shape: tuple[int, ...], labels: NDArray[Any], time: Time | None) -> None:
     """Raise InputError if integer labels are not one for each sample of x as its axes are read."""
-    axis = {"second": 0, "inside": 0}.get(time or "first", 1)
+    axis = {"second": 0, "inside": 0, "none": 0}.get(time or "first", 1)
     if labels.dtype.kind not in "iub" or not labels.ndim or len(shape) <= axis or len(labels) == shape[axis]:
         return
     read = counted(shape[axis], "sample")
     remedies = []
-    if time != "inside" and len(shape) > 1:
+    if time not in ("inside", "none") and len(shape) > 1:
         read = f"{counted(shape[1 - axis], 'step')} of {read}"
         if len(labels) == shape[1 - axis]:
             other = {"first": "second", "second": "first"}.get(time or "")

@@ -215,6 +215,7 @@ def test_files_without_input_or_weights(files: Path) -> None:
             r"8 steps of 4 samples\); found int64 \[8\]; if forward takes \[T, B, ...\], swap the first",
         ),
         ("inside", 4, r"is read as 8 samples\); found int64 \[4\]; leave y out if it holds no labels"),
+        ("none", 4, r"is read as 8 samples\); found int64 \[4\]; leave y out if it holds no labels"),
     ],
 )
 def test_labels_that_contradict_the_samples_are_refused(files: Path, time: Any, labels: int, reason: str) -> None:
