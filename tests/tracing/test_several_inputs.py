@@ -172,6 +172,13 @@ class Counting(Stepped):
         return torch.stack(spikes), torch.stack(potentials)
 
 
+class ByPlace(Counting):
+    """The same, with arguments that have no names."""
+
+    def forward(self, x: Tensor, steps: int, scale: float = 1.0, /) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        return super().forward(x, steps, scale)
+
+
 PLAIN = {
     "in a tuple": lambda x: (x, 6, 2.0),
     "in a dict": lambda x: {"x": x, "steps": 6, "scale": 2.0},
@@ -179,11 +186,12 @@ PLAIN = {
 }
 
 
+@pytest.mark.parametrize("model", [Counting, ByPlace])
 @pytest.mark.parametrize("given", PLAIN.values(), ids=PLAIN)
-def test_arguments_that_are_no_tensors_are_the_same_in_every_call(given: Any) -> None:
+def test_arguments_that_are_no_tensors_are_the_same_in_every_call(given: Any, model: type[nn.Module]) -> None:
     (x,) = _inputs(0, "inside", (5,))
     (fresh,) = _inputs(1, "inside", (5,))
-    net = stl.capture(Counting(), given(x), time="inside")
+    net = stl.capture(model(), given(x), time="inside")
     expected = Counting()(fresh, 6, 2.0)[0].numpy()
     assert 0 < expected.mean() < 1
     np.testing.assert_array_equal(net.simulate(np.broadcast_to(fresh.numpy(), (6, *fresh.shape))).y, expected)

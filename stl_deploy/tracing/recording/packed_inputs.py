@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -91,7 +92,9 @@ class Applied(nn.Module):
         self._orig_mod = model
 
         def forward(*arrays: Tensor, **passed: Any) -> Any:
-            return model(**passed, **dict(zip(left, arrays, strict=False)), **values)
+            given = {**passed, **dict(zip(left, arrays, strict=False)), **values}
+            bound = inspect.BoundArguments(signature, OrderedDict(given))
+            return model(*bound.args, **bound.kwargs)  # some arguments may be positional only
 
         left = {name: each for name, each in signature.parameters.items() if name not in values}
         forward.__signature__ = signature.replace(parameters=list(left.values()))  # type: ignore[attr-defined]
